@@ -1,0 +1,93 @@
+/**
+ * The native surface, typed. lib/binding.ts loads it; nothing else of the native side is visible to lib/.
+ *
+ * A call is described by numbers in one Float64Array, the header. Its slots are named by `fields`, in native
+ * order, so neither side states an offset. Slots hold numbers or the index of a name in `dtypes`, `reductions` or
+ * `losses`. Strides and sizes count elements.
+ */
+
+export type NativeArray = ArrayBufferView<ArrayBufferLike>;
+
+/** Slots of a call's header. */
+export type Field =
+  /** Index in `losses`, in `dtypes` (of input and grad) and in `reductions`. */
+  | 'loss'
+  | 'dtype'
+  | 'reduction'
+  /** What a mean divides by; 0 means the loss's own denominator. */
+  | 'divisor'
+  /** Rows are `outer` × `inner`; element (o, i, c) stands at o·outer stride + i·inner stride + c·class stride. */
+  | 'outer'
+  | 'inner'
+  | 'classes'
+  | 'inputOuterStride'
+  | 'inputInnerStride'
+  | 'inputClassStride'
+  | 'gradOuterStride'
+  | 'gradInnerStride'
+  | 'gradClassStride'
+  /** Class indices, one a row, contiguous. NaN as `ignoreIndex` ignores none. */
+  | 'indicesDtype'
+  | 'ignoreIndex'
+  /** A dense target; with `denseByIndex` its row is the row's class index (a lens). */
+  | 'denseDtype'
+  | 'denseOuterStride'
+  | 'denseInnerStride'
+  | 'denseClassStride'
+  | 'denseByIndex'
+  /** weight and posWeight, in the compute dtype, broadcast by strides of 0. */
+  | 'weightRowStride'
+  | 'weightClassStride'
+  | 'posWeightRowStride'
+  | 'posWeightClassStride'
+  /** dL/d(output): a number, or a tensor in the compute dtype with one value a row or an element. */
+  | 'gradOutput'
+  /** The loss's own parameters, in the order of its registry entry. */
+  | `parameter${0 | 1 | 2 | 3 | 4 | 5}`;
+
+export interface RegistryEntry {
+  /** snake_case name of the loss. */
+  readonly name: string;
+  /** The driver that runs it: softmax_linear, softmax_coupled, row_group, elementwise, gather or row_map. */
+  readonly kind: string;
+  /** Names of its parameters, in order. */
+  readonly parameters: readonly string[];
+}
+
+/** The arrays of a call. Absent ones are undefined. */
+export type Arrays = [
+  header: Float64Array,
+  input: NativeArray,
+  indices: NativeArray | undefined,
+  dense: NativeArray | undefined,
+  /** A constant of a class index's target, added to its row's loss (float64, one a class). */
+  constants: NativeArray | undefined,
+  weight: NativeArray | undefined,
+  posWeight: NativeArray | undefined,
+  gradOutput: NativeArray | undefined,
+  /** In the compute dtype: float64 for float64 input, else float32. */
+  output: NativeArray | undefined,
+  grad: NativeArray | undefined,
+];
+
+export interface Binding {
+  readonly fields: readonly Field[];
+  readonly dtypes: readonly string[];
+  readonly reductions: readonly string[];
+  readonly losses: readonly RegistryEntry[];
+  /** Runs a call on this thread and the pool. Throws before anything is written. */
+  evaluate(...arrays: Arrays): void;
+  /** The same off the event loop. The first element of `cancel` turned nonzero stops it; it then rejects with ERR_ABORTED. */
+  evaluateAsync(cancel: Int32Array | undefined, ...arrays: Arrays): Promise<void>;
+  /** Σ_c q·log q of each row of a contiguous rows × classes matrix, with 0·log 0 = 0. */
+  negativeEntropy(matrix: NativeArray, dtype: number, rows: number, classes: number): Float64Array;
+  /** Copies elementwise between floating dtypes, rounding once to nearest even. */
+  convert(source: NativeArray, sourceDtype: number, target: NativeArray, targetDtype: number): void;
+  /** Instruction sets that were compiled in and that this machine runs, best first. */
+  readonly instructionSets: readonly string[];
+  /** The one in use. `setInstructionSet` is for tests and benchmarks. */
+  getInstructionSet(): string;
+  setInstructionSet(name: string): void;
+  getNumThreads(): number;
+  setNumThreads(count: number): void;
+}

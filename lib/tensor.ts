@@ -1,0 +1,458 @@
+import { binding, dtypeCode } from './binding.js';
+import { resolveDevice, type Device } from './device.js';
+import { describe, rangeError, typeError } from './errors.js';
+import { checkOptions } from './options.js';
+
+export type FloatDType = 'float32' | 'float64' | 'float16' | 'bfloat16';
+export type IntegerDType = 'int8' | 'uint8' | 'int16' | 'uint16' | 'int32' | 'uint32' | 'int64' | 'uint64' | 'bool';
+export type DType = FloatDType | IntegerDType;
+
+export type TypedArray =
+  | Float32Array
+  | Float64Array
+  | Int8Array
+  | Uint8Array
+  | Uint8ClampedArray
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array;
+
+export type NestedArray<T = number | bigint> = readonly (T | NestedArray<T>)[];
+
+/** Whatever is taken as a tensor: see `tensor`. */
+export type TensorLike =
+  | Tensor
+  | { readonly data: ArrayBufferView; readonly shape: readonly number[]; readonly dtype?: string; readonly strides?: readonly number[] }
+  /** As onnxruntime-node and transformers.js have it. */
+  | { readonly data: unknown; readonly dims: readonly number[]; readonly type: string; readonly location?: string }
+  | TypedArray
+  | NestedArray
+  | number
+  | bigint;
+
+/** The typed array that holds each dtype, by the name of its constructor. */
+const holders: Record<DType, readonly string[]> = {
+  float32: ['Float32Array'],
+  float64: ['Float64Array'],
+  float16: ['Uint16Array', 'Float16Array'],
+  bfloat16: ['Uint16Array'],
+  int8: ['Int8Array'],
+  uint8: ['Uint8Array', 'Uint8ClampedArray'],
+  int16: ['Int16Array'],
+  uint16: ['Uint16Array'],
+  int32: ['Int32Array'],
+  uint32: ['Uint32Array'],
+  int64: ['BigInt64Array'],
+  uint64: ['BigUint64Array'],
+  bool: ['Uint8Array'],
+};
+
+const floatDTypes: ReadonlySet<string> = new Set<FloatDType>(['float32', 'float64', 'float16', 'bfloat16']);
+
+export const isFloat = (dtype: string): dtype is FloatDType => floatDTypes.has(dtype);
+
+/** The dtype a loss of this input is computed and returned in. */
+export const computeDType = (dtype: FloatDType): 'float32' | 'float64' => (dtype === 'float64' ? 'float64' : 'float32');
+
+function holderName(data: object): string {
+  return (data as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? '';
+}
+
+/** The dtype a typed array has when nothing else is said. */
+function naturalDType(data: ArrayBufferView): DType | undefined {
+  const name = holderName(data);
+  if (name === 'Float16Array') return 'float16';
+  for (const [dtype, names] of Object.entries(holders) as [DType, readonly string[]][]) {
+    if (names.includes(name) && dtype !== 'float16' && dtype !== 'bfloat16') return dtype;
+  }
+  return undefined;
+}
+
+export function numel(shape: readonly number[]): number {
+  let count = 1;
+  for (let i = 0; i < shape.length; i++) count *= shape[i]!;
+  return count;
+}
+
+export function contiguousStrides(shape: readonly number[]): number[] {
+  const strides = new Array<number>(shape.length);
+  for (let i = shape.length - 1, stride = 1; i >= 0; i--) {
+    strides[i] = stride;
+    stride *= shape[i]!;
+  }
+  return strides;
+}
+
+export const sameShape = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((size, i) => size === b[i]);
+
+export const showShape = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
+
+/** True when the buffer under a view was transferred: its length is then 0, and nothing can be built on it. */
+function isDetached(data: ArrayBufferView): boolean {
+  if (data.byteLength > 0) return false;
+  try {
+    new Uint8Array(data.buffer);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+function detachedError(name: string) {
+  return typeError(
+    'ERR_DISPOSED',
+    `${name}: its buffer is detached (it was transferred to another thread or resized away); pass a live one`,
+  );
+}
+
+/**
+ * Numbers with a shape. `data` is the caller's own typed array wherever one was given: nothing is copied.
+ * float16 and bfloat16 are held as their bits in a Uint16Array.
+ */
+export class Tensor {
+  readonly shape: readonly number[];
+  /** Steps between neighbours along each dimension, in elements. */
+  readonly strides: readonly number[];
+  readonly dtype: DType;
+  readonly device: Device = 'cpu';
+  #data: TypedArray | undefined;
+
+  /** Use `tensor()`, which checks. */
+  constructor(data: TypedArray, shape: readonly number[], dtype: DType, strides?: readonly number[]) {
+    this.#data = data;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.strides = strides ?? contiguousStrides(shape);
+  }
+
+  /** The elements. Throws ERR_DISPOSED after `dispose()`. */
+  get data(): TypedArray {
+    if (this.#data === undefined) throw typeError('ERR_DISPOSED', 'this tensor was disposed; its data is gone');
+    return this.#data;
+  }
+
+  /** The only value of a tensor with one element. Integers of 64 bits come as a number. */
+  item(): number {
+    if (numel(this.shape) !== 1) {
+      throw rangeError('ERR_SHAPE', `item(): expected a tensor of one element, got shape ${showShape(this.shape)}`);
+    }
+    return Number(this.#numbers()[0]);
+  }
+
+  /** Nested arrays of numbers; of a 0-d tensor its number. */
+  toArray(): number | NestedArray<number> {
+    const data = this.#numbers();
+    const build = (axis: number, offset: number): number | NestedArray<number> =>
+      axis === this.shape.length
+        ? Number(data[offset])
+        : Array.from({ length: this.shape[axis]! }, (_, i) => build(axis + 1, offset + i * this.strides[axis]!));
+    return build(0, 0);
+  }
+
+  /** This tensor on `device`; itself where it is there already. Throws ERR_CUDA_UNAVAILABLE. */
+  to(device: Device): Tensor {
+    void this.data;
+    resolveDevice(device);
+    return this;
+  }
+
+  /** `to`, off the event loop. */
+  async toAsync(device: Device): Promise<Tensor> {
+    return this.to(device);
+  }
+
+  /** Lets go of the data. Using the tensor afterwards throws ERR_DISPOSED. */
+  dispose(): void {
+    this.#data = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** The elements as a typed array of plain numbers (or bigints). */
+  #numbers(): TypedArray {
+    const { data, dtype } = this;
+    if (isDetached(data)) throw detachedError('tensor');
+    if (dtype !== 'float16' && dtype !== 'bfloat16') return data;
+    const numbers = new Float32Array(data.length);
+    binding.convert(data, dtypeCode[dtype]!, numbers, dtypeCode['float32']!);
+    return numbers;
+  }
+}
+
+/** A new typed array that holds `length` elements of `dtype`. */
+export function allocate(dtype: DType, length: number): TypedArray {
+  switch (dtype) {
+    case 'float32':
+      return new Float32Array(length);
+    case 'float64':
+      return new Float64Array(length);
+    case 'int8':
+      return new Int8Array(length);
+    case 'uint8':
+    case 'bool':
+      return new Uint8Array(length);
+    case 'int16':
+      return new Int16Array(length);
+    case 'int32':
+      return new Int32Array(length);
+    case 'uint32':
+      return new Uint32Array(length);
+    case 'int64':
+      return new BigInt64Array(length);
+    case 'uint64':
+      return new BigUint64Array(length);
+    default:
+      return new Uint16Array(length);
+  }
+}
+
+function checkShape(name: string, shape: unknown): readonly number[] {
+  if (!Array.isArray(shape) || !shape.every((size) => Number.isSafeInteger(size) && (size as number) >= 0)) {
+    const shown = Array.isArray(shape) ? `[${shape.map(describe).join(', ')}]` : describe(shape);
+    throw typeError('ERR_SHAPE', `${name}: expected a shape of non-negative integers, got ${shown}`);
+  }
+  return shape as number[];
+}
+
+function checkDType(name: string, data: ArrayBufferView, dtype: unknown): DType {
+  const natural = naturalDType(data);
+  if (dtype === undefined) {
+    if (natural !== undefined) return natural;
+    throw typeError('ERR_DTYPE', `${name}: expected a typed array of numbers as data, got ${describe(data)}`);
+  }
+  if (typeof dtype !== 'string' || !Object.hasOwn(holders, dtype)) {
+    const known = Object.keys(holders).join(', ');
+    throw typeError('ERR_DTYPE', `${name}: expected a dtype among ${known}, got ${describe(dtype)}`);
+  }
+  const names = holders[dtype as DType];
+  if (!names.includes(holderName(data))) {
+    throw typeError('ERR_DTYPE', `${name}: dtype ${dtype} is held by ${names.join(' or ')}, got ${describe(data)}`);
+  }
+  return dtype as DType;
+}
+
+/** Number of elements from the first to the last that these strides reach. */
+function extent(shape: readonly number[], strides: readonly number[]): number {
+  let last = 0;
+  for (let i = 0; i < shape.length; i++) {
+    if (shape[i] === 0) return 0;
+    last += (shape[i]! - 1) * strides[i]!;
+  }
+  return last + 1;
+}
+
+function fromData(name: string, data: unknown, shape: unknown, dtype: unknown, strides: unknown): Tensor {
+  if (!ArrayBuffer.isView(data) || data instanceof DataView) {
+    throw typeError('ERR_DTYPE', `${name}: expected a typed array as data, got ${describe(data)}`);
+  }
+  if (isDetached(data)) throw detachedError(name);
+  const checkedDType = checkDType(name, data, dtype);
+  const { length } = data as TypedArray;
+  const checkedShape = shape === undefined ? [length] : checkShape(name, shape);
+  if (strides === undefined) {
+    if (numel(checkedShape) !== length) {
+      throw rangeError(
+        'ERR_SHAPE',
+        `${name}: shape ${showShape(checkedShape)} has ${numel(checkedShape)} elements, but data has ${length}`,
+      );
+    }
+    return new Tensor(data as TypedArray, checkedShape, checkedDType);
+  }
+  const checkedStrides = checkShape(`${name}.strides`, strides);
+  if (checkedStrides.length !== checkedShape.length) {
+    throw rangeError(
+      'ERR_SHAPE',
+      `${name}: expected a stride for each dimension of ${showShape(checkedShape)}, got ${showShape(checkedStrides)}`,
+    );
+  }
+  const needed = extent(checkedShape, checkedStrides);
+  if (needed > length) {
+    throw rangeError(
+      'ERR_SHAPE',
+      `${name}: shape ${showShape(checkedShape)} with strides ${showShape(checkedStrides)} reaches ${needed} elements, ` +
+        `but data has ${length}`,
+    );
+  }
+  return new Tensor(data as TypedArray, checkedShape, checkedDType, checkedStrides);
+}
+
+/** Numbers of nested arrays in order, with their shape; refuses ragged ones. */
+function flatten(name: string, value: unknown): { numbers: (number | bigint)[]; shape: number[] } {
+  const shape: number[] = [];
+  for (let level = value; Array.isArray(level); level = level[0]) shape.push(level.length);
+  const numbers: (number | bigint)[] = [];
+  const visit = (part: unknown, axis: number): void => {
+    if (axis === shape.length) {
+      if (typeof part !== 'number' && typeof part !== 'bigint') {
+        const error = Array.isArray(part) ? rangeError : typeError;
+        const code = Array.isArray(part) ? 'ERR_SHAPE' : 'ERR_DTYPE';
+        throw error(code, `${name}: expected numbers in nested arrays of one shape, got ${describe(part)}`);
+      }
+      numbers.push(part);
+      return;
+    }
+    if (!Array.isArray(part) || part.length !== shape[axis]) {
+      throw rangeError(
+        'ERR_SHAPE',
+        `${name}: nested arrays are ragged: expected length ${shape[axis]} at depth ${axis}, got ${describe(part)}`,
+      );
+    }
+    for (const child of part) visit(child, axis + 1);
+  };
+  visit(value, 0);
+  return { numbers, shape };
+}
+
+function fromNumbers(name: string, numbers: readonly (number | bigint)[], shape: readonly number[], dtype: DType): Tensor {
+  if (dtype === 'int64' || dtype === 'uint64') {
+    const bad = numbers.findIndex((x) => typeof x === 'number' && !Number.isSafeInteger(x));
+    if (bad >= 0) throw typeError('ERR_DTYPE', `${name}: expected integers, but element ${bad} is ${numbers[bad]}`);
+    const data = allocate(dtype, numbers.length) as BigInt64Array;
+    numbers.forEach((x, i) => (data[i] = BigInt(x)));
+    return new Tensor(data, shape, dtype);
+  }
+  if (!isFloat(dtype)) {
+    const bad = numbers.findIndex((x) => typeof x === 'number' && !Number.isInteger(x));
+    if (bad >= 0) throw typeError('ERR_DTYPE', `${name}: expected integers, but element ${bad} is ${numbers[bad]}`);
+  }
+  const plain = numbers as readonly number[];
+  if (dtype === 'float16' || dtype === 'bfloat16') {
+    const data = new Uint16Array(numbers.length);
+    binding.convert(Float64Array.from(plain, Number), dtypeCode['float64']!, data, dtypeCode[dtype]!);
+    return new Tensor(data, shape, dtype);
+  }
+  const data = allocate(dtype, numbers.length) as Float64Array;
+  for (let i = 0; i < plain.length; i++) data[i] = Number(plain[i]);
+  return new Tensor(data, shape, dtype);
+}
+
+/**
+ * What plain numbers become: values take float32, indices the smaller of int32 and int64 that holds them. Where both
+ * can be meant, the shape of the numbers tells.
+ */
+export type Role = 'values' | 'indices' | ((shape: readonly number[]) => 'values' | 'indices');
+
+function plainDType(numbers: readonly (number | bigint)[], shape: readonly number[], role: Role): DType {
+  if ((typeof role === 'function' ? role(shape) : role) === 'values') return 'float32';
+  for (const x of numbers) {
+    if (typeof x === 'bigint' || (Number.isInteger(x) && x !== (x | 0))) return 'int64';
+  }
+  return 'int32';
+}
+
+/**
+ * `value` as a Tensor, without a copy where it already holds a typed array. `name` is how messages call it.
+ */
+export function asTensor(value: unknown, name: string, role: Role = 'values'): Tensor {
+  if (value instanceof Tensor) {
+    if (isDetached(value.data)) throw detachedError(name);
+    return value;
+  }
+  if (typeof value === 'number' || typeof value === 'bigint') {
+    return fromNumbers(name, [value], [], plainDType([value], [], role));
+  }
+  if (Array.isArray(value)) {
+    const { numbers, shape } = flatten(name, value);
+    return fromNumbers(name, numbers, shape, plainDType(numbers, shape, role));
+  }
+  if (ArrayBuffer.isView(value)) return fromData(name, value, undefined, undefined, undefined);
+  if (typeof value === 'object' && value !== null && 'data' in value) {
+    if ('shape' in value) {
+      const { data, shape, dtype, strides } = value as { data: unknown; shape: unknown; dtype?: unknown; strides?: unknown };
+      return fromData(name, data, shape, dtype, strides);
+    }
+    if ('dims' in value) {
+      const { data, dims, type, location } = value as { data: unknown; dims: unknown; type?: unknown; location?: unknown };
+      if (location !== undefined && !/^cpu(-pinned)?$/.test(String(location))) {
+        throw typeError('ERR_DTYPE', `${name}: expected a tensor in host memory, got location '${String(location)}'`);
+      }
+      return fromData(name, data, dims, type, undefined);
+    }
+  }
+  throw typeError(
+    'ERR_DTYPE',
+    `${name}: expected a Tensor, { data, shape, dtype? }, { data, dims, type }, a typed array or nested arrays of ` +
+      `numbers, got ${describe(value)}`,
+  );
+}
+
+export interface TensorOptions {
+  shape?: readonly number[];
+  dtype?: DType;
+  strides?: readonly number[];
+  device?: Device;
+}
+
+/**
+ * A tensor of `data`: a typed array, whose memory is used as it is, or nested arrays of numbers (or one number),
+ * which take float32 unless `dtype` says otherwise.
+ *
+ * @throws ERR_DTYPE when the data does not fit the dtype, ERR_SHAPE when it does not fit shape and strides.
+ */
+export function tensor(data: TensorLike, options: TensorOptions = {}): Tensor {
+  const { shape, dtype, strides, device = 'cpu' } = checkOptions('tensor', options, ['shape', 'dtype', 'strides', 'device']);
+  resolveDevice(device);
+  if (ArrayBuffer.isView(data)) return fromData('tensor', data, shape, dtype, strides);
+  if (typeof data === 'number' || typeof data === 'bigint' || Array.isArray(data)) {
+    const nested = flatten('tensor', data);
+    if (dtype !== undefined && !Object.hasOwn(holders, dtype)) checkDType('tensor', new Float32Array(1), dtype);
+    const flat = fromNumbers('tensor', nested.numbers, nested.shape, dtype ?? 'float32');
+    return shape === undefined && strides === undefined ? flat : fromData('tensor', flat.data, shape ?? nested.shape, flat.dtype, strides);
+  }
+  const taken = asTensor(data, 'tensor');
+  if (shape === undefined && dtype === undefined && strides === undefined) return taken;
+  return fromData('tensor', taken.data, shape ?? taken.shape, dtype ?? taken.dtype, strides);
+}
+
+/** A tensor of zeros, or of what the caller will write. */
+export function emptyTensor(shape: readonly number[], dtype: DType): Tensor {
+  return new Tensor(allocate(dtype, numel(shape)), shape, dtype);
+}
+
+/** True when the elements stand in row-major order without gaps. */
+export function isContiguous({ shape, strides }: Tensor): boolean {
+  for (let i = shape.length - 1, expected = 1; i >= 0; i--) {
+    if (shape[i] !== 1 && strides[i] !== expected) return false;
+    expected *= shape[i]!;
+  }
+  return true;
+}
+
+/** The tensor in row-major order without gaps: itself, or a copy. */
+export function contiguous(source: Tensor): Tensor {
+  if (isContiguous(source)) return source;
+  const { shape, strides, dtype } = source;
+  const from = source.data as Float64Array;
+  const copy = allocate(dtype, numel(shape)) as Float64Array;
+  const index = new Array<number>(shape.length).fill(0);
+  for (let to = 0, offset = 0; to < copy.length; to++) {
+    copy[to] = from[offset]!;
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      offset += strides[axis]!;
+      if (++index[axis]! < shape[axis]!) break;
+      offset -= index[axis]! * strides[axis]!;
+      index[axis] = 0;
+    }
+  }
+  return new Tensor(copy as TypedArray, shape, dtype);
+}
+
+/** The values of a floating tensor in `dtype`, contiguous: its own data, or a converted copy. */
+export function valuesAs(source: Tensor, dtype: FloatDType): TypedArray {
+  const { data, dtype: from } = contiguous(source);
+  if (from === dtype) return data;
+  const target = allocate(dtype, data.length);
+  if (isFloat(from)) {
+    binding.convert(data, dtypeCode[from]!, target, dtypeCode[dtype]!);
+  } else {
+    const numbers = Float64Array.from(data as ArrayLike<number | bigint>, Number);
+    binding.convert(numbers, dtypeCode['float64']!, target, dtypeCode[dtype]!);
+  }
+  return target;
+}
