@@ -1,0 +1,57 @@
+import type { Tensor, TypedArray } from './tensor.js';
+
+/** Steps between rows, outer and inner, and between the classes of one row, in elements. */
+export interface Strides {
+  readonly outer: number;
+  readonly inner: number;
+  readonly classes: number;
+}
+
+/** One stride for a run of dimensions, or undefined where they do not collapse to one. */
+function collapse(
+  shape: readonly number[],
+  strides: readonly number[],
+  from: number,
+  to: number,
+): number | undefined {
+  let stride: number | undefined;
+  let expected = 0;
+  for (let i = to - 1; i >= from; i--) {
+    if (shape[i] === 1) continue;
+    if (stride === undefined) stride = strides[i]!;
+    else if (strides[i] !== expected) return undefined;
+    expected = strides[i]! * shape[i]!;
+  }
+  return stride ?? 1;
+}
+
+/** A tensor's strides seen as (outer, class, inner), or undefined where its dimensions do not collapse to that. */
+export function rowStrides({ shape, strides }: Tensor, axis: number): Strides | undefined {
+  const outer = collapse(shape, strides, 0, axis);
+  const inner = collapse(shape, strides, axis + 1, shape.length);
+  return outer === undefined || inner === undefined
+    ? undefined
+    : { outer, inner, classes: strides[axis] ?? 1 };
+}
+
+/** True when two elements of a tensor share memory, so that it can't be written to. */
+export function overlapsItself({ shape, strides }: Tensor): boolean {
+  const dims = shape
+    .map((size, i) => ({ size, stride: strides[i]! }))
+    .filter(({ size }) => size > 1)
+    .sort((a, b) => a.stride - b.stride);
+  let reach = 0;
+  for (const { size, stride } of dims) {
+    if (stride <= reach) return true;
+    reach += (size - 1) * stride;
+  }
+  return false;
+}
+
+export function overlap(a: TypedArray, b: TypedArray): boolean {
+  return (
+    a.buffer === b.buffer &&
+    a.byteOffset < b.byteOffset + b.byteLength &&
+    b.byteOffset < a.byteOffset + a.byteLength
+  );
+}

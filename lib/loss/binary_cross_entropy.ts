@@ -1,0 +1,76 @@
+import { typeError } from '../errors.js';
+import { booleanOption, checkOptions, choiceOption, numberOption } from '../options.js';
+import { asTensor, isFloat, Tensor, valuesAs, type TensorLike } from '../tensor.js';
+import { Loss, reductions, type Reduction } from './loss.js';
+
+export interface BinaryCrossEntropyOptions {
+  /** ε in [0, 1), for class indices alone: the label's target is 1 − ε + ε/C, every other class's ε/C. */
+  smoothing?: number | undefined;
+  /** Targets above it become 1, the others 0. */
+  targetThreshold?: number | null | undefined;
+  /** Factor of each element's loss, broadcast against the input. */
+  weight?: TensorLike | null | undefined;
+  reduction?: Reduction | undefined;
+  /** Sum over classes, mean over rows, in place of `reduction`. */
+  sumClasses?: boolean | undefined;
+  /** Factor of the positive part, broadcast against the input. */
+  posWeight?: TensorLike | null | undefined;
+}
+
+/** A copy of a factor, so that later changes to the caller's array do not reach the loss. */
+function factor(owner: string, name: string, value: TensorLike | null | undefined): Tensor | undefined {
+  if (value === undefined || value === null) return undefined;
+  const given = asTensor(value, name);
+  if (!isFloat(given.dtype)) {
+    throw typeError('ERR_DTYPE', `${owner}: expected ${name} of a floating dtype, got ${given.dtype}`);
+  }
+  return new Tensor(valuesAs(given, 'float64').slice(), given.shape, 'float64');
+}
+
+/**
+ * Binary cross entropy of logits with label smoothing, as `timm.loss.BinaryCrossEntropy` (from "ResNet strikes
+ * back", arXiv:2110.00476).
+ *
+ * Input [N, C] and class indices [N]; or input and dense target of one shape [..., C], which is not smoothed.
+ *
+ * @throws ERR_SHAPE, ERR_DTYPE, ERR_OPTION, ERR_TARGET_OUT_OF_RANGE
+ */
+export class BinaryCrossEntropy extends Loss {
+  constructor(options?: BinaryCrossEntropyOptions) {
+    const owner = 'BinaryCrossEntropy';
+    const {
+      smoothing = 0.1,
+      targetThreshold,
+      weight,
+      reduction = 'mean',
+      sumClasses = false,
+      posWeight,
+    } = checkOptions(owner, options, [
+      'smoothing',
+      'targetThreshold',
+      'weight',
+      'reduction',
+      'sumClasses',
+      'posWeight',
+    ]);
+    const chosen = choiceOption(owner, 'reduction', reduction, reductions);
+    const sums = booleanOption(owner, 'sumClasses', sumClasses);
+    super({
+      owner,
+      name: 'binary_cross_entropy',
+      parameters: {
+        smoothing: numberOption(owner, 'smoothing', smoothing, { min: 0, below: 1 }),
+        // NaN: no threshold.
+        targetThreshold:
+          targetThreshold === undefined || targetThreshold === null
+            ? NaN
+            : numberOption(owner, 'targetThreshold', targetThreshold),
+      },
+      reduction: sums ? 'mean' : chosen,
+      targets: ['indices', 'dense'],
+      weight: factor(owner, 'weight', weight),
+      posWeight: factor(owner, 'posWeight', posWeight),
+      ...(sums && { divisor: (shape: readonly number[]) => shape.slice(0, -1).reduce((n, size) => n * size, 1) }),
+    });
+  }
+}

@@ -1,0 +1,265 @@
+#include "arguments.h"
+
+#include <cmath>
+#include <iterator>
+
+namespace surprisal {
+namespace {
+
+/** Slots of a call's header; binding.d.ts says what each holds. */
+enum Slot {
+  kLoss,
+  kDType,
+  kReduction,
+  kDivisor,
+  kOuter,
+  kInner,
+  kClasses,
+  kInputOuterStride,
+  kInputInnerStride,
+  kInputClassStride,
+  kGradOuterStride,
+  kGradInnerStride,
+  kGradClassStride,
+  kIndicesDType,
+  kIgnoreIndex,
+  kDenseDType,
+  kDenseOuterStride,
+  kDenseInnerStride,
+  kDenseClassStride,
+  kDenseByIndex,
+  kWeightRowStride,
+  kWeightClassStride,
+  kPosWeightRowStride,
+  kPosWeightClassStride,
+  kGradOutput,
+  kParameter0,
+  kSlotCount = kParameter0 + kMaxParameters,
+};
+
+/** Arrays of a call, in the order of binding.d.ts. */
+enum Array { kHeader, kInput, kIndices, kDense, kConstants, kWeight, kPosWeight, kGradOutputs, kOutput, kGrad };
+static_assert(kGrad + 1 == kArrayCount);
+
+constexpr double kLargestInteger = 9007199254740992.0;  // 2^53
+
+Napi::Error coded(Napi::Error error, const char* code) {
+  error.Set("code", Napi::String::New(error.Env(), code));
+  return error;
+}
+
+[[noreturn]] void refuse(Napi::Env env, const std::string& message) {
+  throw coded(Napi::RangeError::New(env, message), "ERR_SHAPE");
+}
+
+int64_t to_integer(Napi::Env env, double value, int64_t least, const char* name) {
+  if (!(value >= static_cast<double>(least) && value < kLargestInteger) || value != std::floor(value)) {
+    refuse(env, std::string("expected an integer of at least ") + std::to_string(least) + " for " + name + ", got " +
+                    std::to_string(value));
+  }
+  return static_cast<int64_t>(value);
+}
+
+Strides read_strides(Napi::Env env, const double* header, int slot) {
+  return {to_integer(env, header[slot], 0, "a stride"), to_integer(env, header[slot + 1], 0, "a stride"),
+          to_integer(env, header[slot + 2], 0, "a stride")};
+}
+
+/** Elements from the first to the last of outer × inner × classes ones; throws where that passes 2^53. */
+int64_t extent(Napi::Env env, const Evaluation& call, const Strides& strides) {
+  const double last = static_cast<double>(call.outer - 1) * static_cast<double>(strides.outer) +
+                      static_cast<double>(call.inner - 1) * static_cast<double>(strides.inner) +
+                      static_cast<double>(call.classes - 1) * static_cast<double>(strides.classes);
+  return to_integer(env, last, 0, "the extent of a tensor") + 1;
+}
+
+/** Elements that a factor reaches: rows × classes under its two strides. */
+int64_t factor_extent(Napi::Env env, const Evaluation& call, int64_t row_stride, int64_t class_stride) {
+  Evaluation flat;
+  flat.outer = call.rows();
+  flat.classes = call.classes;
+  return extent(env, flat, {row_stride, 0, class_stride});
+}
+
+bool is_given(Napi::Env env, napi_value value) {
+  napi_valuetype type;
+  napi_typeof(env, value, &type);
+  return type != napi_undefined;
+}
+
+}  // namespace
+
+const std::vector<const char*> kFieldNames = {
+    "loss",
+    "dtype",
+    "reduction",
+    "divisor",
+    "outer",
+    "inner",
+    "classes",
+    "inputOuterStride",
+    "inputInnerStride",
+    "inputClassStride",
+    "gradOuterStride",
+    "gradInnerStride",
+    "gradClassStride",
+    "indicesDtype",
+    "ignoreIndex",
+    "denseDtype",
+    "denseOuterStride",
+    "denseInnerStride",
+    "denseClassStride",
+    "denseByIndex",
+    "weightRowStride",
+    "weightClassStride",
+    "posWeightRowStride",
+    "posWeightClassStride",
+    "gradOutput",
+    "parameter0",
+    "parameter1",
+    "parameter2",
+    "parameter3",
+    "parameter4",
+    "parameter5",
+};
+
+ArrayView read_array(Napi::Env env, napi_value value, const char* name) {
+  bool is_array = false;
+  napi_is_typedarray(env, value, &is_array);
+  if (!is_array) {
+    throw coded(Napi::TypeError::New(env, std::string("expected a typed array for ") + name), "ERR_DTYPE");
+  }
+  // Node 20 leaves the type of a Float16Array unwritten, and node-addon-api has no size for it.
+  auto type = static_cast<napi_typedarray_type>(-1);
+  size_t length = 0;
+  void* data = nullptr;
+  napi_get_typedarray_info(env, value, &type, &length, &data, nullptr, nullptr);
+  constexpr uint8_t kSizes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
+  const size_t size = static_cast<size_t>(type) < std::size(kSizes) ? kSizes[type] : 2;
+  if (length == 0 || data == nullptr) {
+    throw coded(Napi::TypeError::New(env, std::string(name) + ": its buffer is empty or detached"), "ERR_DISPOSED");
+  }
+  return {data, length * size};
+}
+
+void check_length(Napi::Env env, const ArrayView& array, int64_t count, int element_size, const char* name) {
+  const auto bytes = static_cast<double>(count) * element_size;
+  if (static_cast<double>(array.bytes) < bytes) {
+    refuse(env, std::string(name) + ": expected at least " + std::to_string(count) + " elements of " +
+                    std::to_string(element_size) + " bytes, got " + std::to_string(array.bytes) + " bytes");
+  }
+}
+
+DType read_dtype(Napi::Env env, double code, int count, const char* name) {
+  if (!(code >= 0 && code < count)) {
+    throw coded(Napi::TypeError::New(env, std::string("unexpected dtype for ") + name), "ERR_DTYPE");
+  }
+  return static_cast<DType>(static_cast<int>(code));
+}
+
+Evaluation read_evaluation(const Napi::CallbackInfo& info, size_t first, const Backend& backend) {
+  const Napi::Env env = info.Env();
+  const auto argument = [&](Array array) -> napi_value { return info[first + array]; };
+  const ArrayView header_array = read_array(env, argument(kHeader), "the header");
+  check_length(env, header_array, kSlotCount, sizeof(double), "the header");
+  const double* header = static_cast<const double*>(header_array.data);
+
+  Evaluation call;
+  call.loss = static_cast<int>(to_integer(env, header[kLoss], 0, "loss"));
+  const int reduction = static_cast<int>(to_integer(env, header[kReduction], 0, "reduction"));
+  if (call.loss >= backend.loss_count || reduction >= kReductionCount) refuse(env, "unknown loss or reduction");
+  const LossInfo& loss = backend.losses[call.loss];
+  const std::string kind = loss.kind;
+  call.dtype = read_dtype(env, header[kDType], kFloatDTypeCount, "input");
+  call.reduction = static_cast<Reduction>(reduction);
+  call.divisor = header[kDivisor];
+  call.outer = to_integer(env, header[kOuter], 1, "outer");
+  call.inner = to_integer(env, header[kInner], 1, "inner");
+  call.classes = to_integer(env, header[kClasses], 1, "classes");
+  to_integer(env, header[kOuter] * header[kInner] * header[kClasses], 1, "the number of elements");
+  std::copy_n(header + kParameter0, kMaxParameters, call.parameters);
+  call.input_strides = read_strides(env, header, kInputOuterStride);
+  call.grad_output = header[kGradOutput];
+
+  const int size = kDTypeSizes[static_cast<int>(call.dtype)];
+  const int compute_size = call.dtype == DType::float64 ? 8 : 4;
+  const auto read = [&](Array array, int64_t count, int element_size, const char* name) {
+    const ArrayView view = read_array(env, argument(array), name);
+    check_length(env, view, count, element_size, name);
+    return view.data;
+  };
+  const auto given = [&](Array array) { return is_given(env, argument(array)); };
+
+  call.input = read(kInput, extent(env, call, call.input_strides), size, "input");
+  int64_t units = call.rows();
+  if (kind == "row_group") {
+    const int64_t splits = to_integer(env, call.parameters[0], 1, "numSplits");
+    if (units % splits != 0) refuse(env, "numSplits does not divide the rows");
+    units /= splits;
+  }
+  if (given(kIndices)) {
+    call.indices_dtype = read_dtype(env, header[kIndicesDType], kDTypeCount, "target");
+    if (static_cast<int>(call.indices_dtype) < kFloatDTypeCount) {
+      throw coded(Napi::TypeError::New(env, "expected class indices of an integer dtype"), "ERR_DTYPE");
+    }
+    call.indices = read(kIndices, units, kDTypeSizes[static_cast<int>(call.indices_dtype)], "target");
+    call.has_ignore_index = !std::isnan(header[kIgnoreIndex]);
+    if (call.has_ignore_index) call.ignore_index = static_cast<int64_t>(header[kIgnoreIndex]);
+  }
+  if (given(kDense)) {
+    call.dense_dtype = read_dtype(env, header[kDenseDType], kFloatDTypeCount, "target");
+    call.dense_strides = read_strides(env, header, kDenseOuterStride);
+    call.dense_by_index = header[kDenseByIndex] != 0;
+    Evaluation shape = call;
+    if (call.dense_by_index) {
+      shape.outer = call.classes;
+      shape.inner = 1;
+    }
+    const int element = kDTypeSizes[static_cast<int>(call.dense_dtype)];
+    call.dense = read(kDense, extent(env, shape, call.dense_strides), element, "target");
+  }
+  if (call.indices == nullptr && (call.dense == nullptr || call.dense_by_index) && kind != "row_map") {
+    refuse(env, "expected a target");
+  }
+  if (given(kConstants)) {
+    call.constants = static_cast<const double*>(read(kConstants, call.classes, sizeof(double), "constants"));
+  }
+  if (given(kWeight)) {
+    call.weight_row_stride = to_integer(env, header[kWeightRowStride], 0, "a stride");
+    call.weight_class_stride = to_integer(env, header[kWeightClassStride], 0, "a stride");
+    call.weight = read(kWeight, factor_extent(env, call, call.weight_row_stride, call.weight_class_stride),
+                       compute_size, "weight");
+  }
+  if (given(kPosWeight)) {
+    call.pos_weight_row_stride = to_integer(env, header[kPosWeightRowStride], 0, "a stride");
+    call.pos_weight_class_stride = to_integer(env, header[kPosWeightClassStride], 0, "a stride");
+    call.pos_weight =
+        read(kPosWeight, factor_extent(env, call, call.pos_weight_row_stride, call.pos_weight_class_stride),
+             compute_size, "posWeight");
+  }
+  const int64_t outputs = call.reduction != Reduction::none ? 1
+                          : kind == "elementwise"           ? call.rows() * call.classes
+                                                            : call.rows();
+  if (given(kGradOutputs)) call.grad_outputs = read(kGradOutputs, outputs, compute_size, "gradOutput");
+  if (given(kOutput)) call.output = read(kOutput, outputs, compute_size, "output");
+  if (given(kGrad)) {
+    call.grad_strides = read_strides(env, header, kGradOuterStride);
+    call.grad = read(kGrad, extent(env, call, call.grad_strides), size, "grad");
+  }
+  if (kind == "row_map" ? call.grad == nullptr : call.output == nullptr) refuse(env, "expected memory for the result");
+  return call;
+}
+
+Napi::Error to_error(Napi::Env env, const std::exception& exception) {
+  if (const auto* error = dynamic_cast<const CodedError*>(&exception)) {
+    return coded(Napi::RangeError::New(env, error->what()), error->code);
+  }
+  if (dynamic_cast<const Aborted*>(&exception)) return coded(Napi::Error::New(env, exception.what()), "ERR_ABORTED");
+  if (dynamic_cast<const std::bad_alloc*>(&exception)) {
+    return coded(Napi::Error::New(env, "out of memory for a call's scratch space; use smaller batches"),
+                 "ERR_OUT_OF_MEMORY");
+  }
+  return Napi::Error::New(env, exception.what());
+}
+
+}  // namespace surprisal

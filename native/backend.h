@@ -1,0 +1,100 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "dtype.h"
+
+namespace surprisal {
+
+enum class Reduction : uint8_t { none, mean, sum };
+inline constexpr const char* kReductionNames[] = {"none", "mean", "sum"};
+inline constexpr int kReductionCount = 3;
+
+/** Steps in elements: row (o, i), class c stands at o·outer + i·inner + c·classes. */
+struct Strides {
+  int64_t outer = 0;
+  int64_t inner = 0;
+  int64_t classes = 0;
+};
+
+inline constexpr int kMaxParameters = 6;
+
+/** One call: rows = outer × inner rows of `classes` logits, and all that belongs to them. Absent arrays are null. */
+struct Evaluation {
+  int loss = 0;
+  DType dtype = DType::float32;
+  Reduction reduction = Reduction::mean;
+  double divisor = 0;  // of a mean; 0: the loss's own denominator
+  int64_t outer = 0, inner = 1, classes = 0;
+  double parameters[kMaxParameters] = {};
+
+  const void* input = nullptr;
+  Strides input_strides;
+
+  const void* indices = nullptr;
+  DType indices_dtype = DType::int32;
+  int64_t indices_count = 0;
+  bool has_ignore_index = false;
+  int64_t ignore_index = 0;
+
+  const void* dense = nullptr;
+  DType dense_dtype = DType::float32;
+  Strides dense_strides;
+  bool dense_by_index = false;         // the row of `dense` is the row's class index
+  const double* constants = nullptr;   // by class index, added to the row's loss
+
+  // Factors in the compute dtype, at row·row_stride + c·class_stride.
+  const void* weight = nullptr;
+  int64_t weight_row_stride = 0, weight_class_stride = 0;
+  const void* pos_weight = nullptr;
+  int64_t pos_weight_row_stride = 0, pos_weight_class_stride = 0;
+
+  double grad_output = 1;
+  const void* grad_outputs = nullptr;  // compute dtype: one a row, or an element for elementwise losses
+
+  void* output = nullptr;  // compute dtype: one value, or one a row or element for Reduction::none
+  void* grad = nullptr;    // the input's dtype; null for a forward pass alone
+  Strides grad_strides;
+
+  const std::atomic<int32_t>* cancelled = nullptr;
+
+  int64_t rows() const { return outer * inner; }
+};
+
+/** An error that JavaScript sees as a RangeError with this code. */
+struct CodedError : std::range_error {
+  CodedError(const char* code, const std::string& message) : std::range_error(message), code(code) {}
+  const char* code;
+};
+
+/** Thrown when `cancelled` was set. */
+struct Aborted : std::exception {
+  const char* what() const noexcept override { return "the operation was aborted"; }
+};
+
+/** What a registered loss tells about itself. */
+struct LossInfo {
+  const char* name;
+  const char* kind;
+  const char* const* parameters;
+  int parameter_count;
+};
+
+/** What a backend offers. */
+struct Backend {
+  int loss_count;
+  const LossInfo* losses;
+  /** Throws CodedError before it writes anything, Aborted, or std::bad_alloc. */
+  void (*evaluate)(const Evaluation&);
+  /** Σ_c q·log q of each row of a contiguous matrix, into `result`. */
+  void (*negative_entropy)(const void* matrix, DType, int64_t rows, int64_t classes, double* result);
+  /** Elementwise copy between floating dtypes, rounded once. */
+  void (*convert)(const void* source, DType source_dtype, void* target, DType target_dtype, int64_t count);
+};
+
+const Backend& cpu_backend();
+
+}  // namespace surprisal

@@ -1,0 +1,168 @@
+// All kernels of one instruction set. CMake compiles this file once for each, with SURPRISAL_TARGET as its name.
+
+#include <type_traits>
+#include <utility>
+
+#include "../loss/registry.h"
+#include "elementwise.h"
+#include "gather.h"
+#include "instruction_sets.h"
+#include "row_group.h"
+#include "row_map.h"
+#include "softmax_coupled.h"
+#include "softmax_linear.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+namespace {
+
+template <Kind kind, class T, class Formula>
+struct DriverOf;
+template <class T, class Formula>
+struct DriverOf<Kind::softmax_linear, T, Formula> : SoftmaxLinear<T, Formula> {};
+template <class T, class Formula>
+struct DriverOf<Kind::softmax_coupled, T, Formula> : SoftmaxCoupled<T, Formula> {};
+template <class T, class Formula>
+struct DriverOf<Kind::row_group, T, Formula> : RowGroup<T, Formula> {};
+template <class T, class Formula>
+struct DriverOf<Kind::elementwise, T, Formula> : Elementwise<T, Formula> {};
+template <class T, class Formula>
+struct DriverOf<Kind::gather, T, Formula> : Gather<T, Formula> {};
+template <class T, class Formula>
+struct DriverOf<Kind::row_map, T, Formula> : RowMap<T, Formula> {};
+
+template <int index, class T>
+using Driver = DriverOf<Registered<index>::template Formula<double>::kind, T,
+                        typename Registered<index>::template Formula<Compute<T>>>;
+
+template <class F>
+constexpr int64_t rows_per_unit(const Evaluation& call) {
+  if constexpr (F::kind == Kind::row_group) {
+    return F(call.parameters, call.classes).splits;
+  } else {
+    return 1;
+  }
+}
+
+template <class F>
+double denominator(const Evaluation& call, double weights) {
+  const auto rows = static_cast<double>(call.rows());
+  if constexpr (F::kind == Kind::row_map) {
+    return 1;
+  } else {
+    switch (F::denominator) {
+      case Denominator::weights:
+        return call.indices != nullptr && !call.dense_by_index ? weights : rows;
+      case Denominator::elements:
+        return rows * static_cast<double>(call.classes);
+      case Denominator::samples:
+        return rows / static_cast<double>(rows_per_unit<F>(call));
+      case Denominator::rows:
+        return rows;
+    }
+    return rows;
+  }
+}
+
+template <class F>
+constexpr LossInfo info() {
+  constexpr auto kind = kKindNames[static_cast<int>(F::kind)];
+  if constexpr (requires { F::parameters; }) {
+    return {F::name, kind, F::parameters, static_cast<int>(std::size(F::parameters))};
+  } else {
+    return {F::name, kind, nullptr, 0};
+  }
+}
+
+template <int index>
+constexpr LossKernels kernels() {
+  using F = typename Registered<index>::template Formula<double>;
+  return {info<F>(),
+          {Driver<index, float>::run, Driver<index, double>::run, Driver<index, Float16>::run,
+           Driver<index, BFloat16>::run},
+          denominator<F>,
+          rows_per_unit<F>};
+}
+
+template <int... indices>
+constexpr int count_present(std::integer_sequence<int, indices...>) {
+  return (static_cast<int>(Registered<indices>::present) + ...);
+}
+
+using Places = std::make_integer_sequence<int, kRegistrySize>;
+constexpr int kLossCount = count_present(Places{});
+
+struct Table {
+  LossKernels losses[kLossCount] = {};
+};
+
+template <int index>
+constexpr void put(Table& table, int& next) {
+  if constexpr (Registered<index>::present) table.losses[next++] = kernels<index>();
+}
+
+template <int... indices>
+constexpr Table make_table(std::integer_sequence<int, indices...>) {
+  Table table;
+  int next = 0;
+  (put<indices>(table, next), ...);
+  return table;
+}
+
+constexpr Table kTable = make_table(Places{});
+
+void negative_entropy(const void* matrix, DType dtype, int64_t rows, int64_t classes, double* result) {
+  with_storage(dtype, [&](auto storage) {
+    using T = decltype(storage);
+    using V = Vec<Compute<T>>;
+    for (int64_t row = 0; row < rows; ++row) {
+      const T* q = static_cast<const T*>(matrix) + row * classes;
+      Sum<V> total;
+      for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+        total.add(negative_entropy_term(load(q + c, lanes)));
+      });
+      result[row] = total.total();
+    }
+  });
+}
+
+/** float64 to float with the last bit sticky (round to odd), so that rounding on to half precision rounds once. */
+float to_odd(double x) {
+  const auto nearest = static_cast<float>(x);
+  if (static_cast<double>(nearest) == x || x != x) return nearest;
+  auto bits = bits_as<uint32_t>(nearest);
+  if (absolute(static_cast<double>(nearest)) > absolute(x)) --bits;  // towards zero
+  return bits_as<float>(bits | 1);
+}
+
+void convert(const void* source, DType source_dtype, void* target, DType target_dtype, int64_t count) {
+  with_storage(source_dtype, [&](auto from) {
+    with_storage(target_dtype, [&](auto to) {
+      using From = decltype(from);
+      using To = decltype(to);
+      const From* x = static_cast<const From*>(source);
+      To* y = static_cast<To*>(target);
+      for (int64_t i = 0; i < count; ++i) {
+        if constexpr (std::is_same_v<From, double> && sizeof(To) == 2) {
+          store_one(y + i, to_odd(x[i]));
+        } else {
+          store_one(y + i, static_cast<Compute<To>>(load_one(x + i)));
+        }
+      }
+    });
+  });
+}
+
+#define SURPRISAL_STRING_OF(x) #x
+#define SURPRISAL_STRING(x) SURPRISAL_STRING_OF(x)
+
+}  // namespace
+
+const InstructionSet& instruction_set() {
+  static constexpr InstructionSet set = {SURPRISAL_STRING(SURPRISAL_TARGET), kLossCount, kTable.losses,
+                                         negative_entropy, convert};
+  return set;
+}
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

@@ -1,0 +1,41 @@
+#pragma once
+
+#include "../backend.h"
+
+namespace surprisal {
+
+/** An evaluation whose labels were read: what every block of rows needs to know. */
+struct Problem {
+  const Evaluation& call;
+  double grad_scale;  // of dL/dz of a row: 1 ÷ denominator, times grad_output where that is one number
+};
+
+/** Units of work [begin, end): rows, or samples of a row group. */
+struct Block {
+  int64_t begin;
+  int64_t end;
+};
+
+/** Runs a block; returns its losses' sum. */
+using BlockKernel = double (*)(const Problem&, Block);
+
+/** What one loss needs to be run. */
+struct LossKernels {
+  LossInfo info;
+  BlockKernel run[kFloatDTypeCount];  // by dtype
+  /** What `mean` divides by, from Σ weight[y] over the rows that count. */
+  double (*denominator)(const Evaluation&, double weights);
+  /** Rows of a unit of work: 1, or the splits of a row group. */
+  int64_t (*rows_per_unit)(const Evaluation&);
+};
+
+/** Everything that is compiled once for each instruction set. */
+struct InstructionSet {
+  const char* name;
+  int loss_count;
+  const LossKernels* losses;
+  void (*negative_entropy)(const void* matrix, DType, int64_t rows, int64_t classes, double* result);
+  void (*convert)(const void* source, DType source_dtype, void* target, DType target_dtype, int64_t count);
+};
+
+}  // namespace surprisal

@@ -1,0 +1,66 @@
+#pragma once
+
+// Driver of what maps a row to a row of its length: softmax, log_softmax, and their backwards (input: the gradient of
+// the output; dense: the output). The result goes where a loss's gradient would.
+
+#include "softmax_pass.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+template <class T, class Formula>
+struct RowMap {
+  using R = Compute<T>;
+  using V = Vec<R>;
+
+  static size_t scratch(const Evaluation& call) {
+    return RowReader<T>::scratch(call, call.input_strides) + RowWriter<T>::scratch(call, call.grad_strides) +
+           DenseReader<R>::scratch(call) + Arena::room<R>(padded<T>(call.classes));
+  }
+
+  static double run(const Problem& problem, Block block) {
+    const Evaluation& call = problem.call;
+    Arena& arena = Arena::local();
+    arena.reserve(scratch(call));
+    RowReader<T> input(call, call.input, call.input_strides, arena, block.end);
+    RowWriter<T> result(call, call.grad, call.grad_strides, arena, block.end);
+    DenseReader<R> output(call, arena);
+    R* exponentials = arena.take<R>(padded<T>(call.classes));
+    for (int64_t row = block.begin; row < block.end; ++row) {
+      if constexpr (Formula::backward) {
+        backward_row(input.row(row), output.row(row, -1), result.row(row), call.classes);
+      } else {
+        forward_row(input.row(row), exponentials, result.row(row), call.classes);
+      }
+    }
+    result.finish();
+    return 0;
+  }
+
+ private:
+  static void forward_row(const T* z, R* exponentials, T* out, int64_t classes) {
+    const RowSums sums = softmax_pass(z, classes, [&](int64_t c, auto, V, V e) __attribute__((always_inline)) {
+      store(exponentials + c, e, Full{});
+    });
+    const V m(static_cast<R>(sums.max));
+    const V log_sum(static_cast<R>(sums.log_sum())), inverse(static_cast<R>(sums.inverse()));
+    for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      store(out + c, Formula::map(load(z + c, lanes) - m, load(exponentials + c, Full{}), log_sum, inverse), lanes);
+    });
+  }
+
+  static void backward_row(const T* g_row, const R* p_row, T* out, int64_t classes) {
+    Sum<V> total;
+    for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      // Zeros past the row's end add nothing.
+      total.add(Formula::term(load(g_row + c, lanes), load(p_row + c, lanes)));
+    });
+    const V sum(static_cast<R>(total.total()));
+    for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      store(out + c, Formula::map(load(g_row + c, lanes), load(p_row + c, lanes), sum), lanes);
+    });
+  }
+};
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

@@ -1,0 +1,91 @@
+#pragma once
+
+// Driver of losses that are a function of log softmax class by class, with one label a row: with g = ∂L/∂log p,
+// dz = g − p·Σg.
+
+#include "softmax_pass.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+template <class T, class Formula>
+struct SoftmaxCoupled {
+  using R = Compute<T>;
+  using V = Vec<R>;
+
+  static size_t scratch(const Evaluation& call) {
+    return RowReader<T>::scratch(call, call.input_strides) + RowWriter<T>::scratch(call, call.grad_strides) +
+           2 * Arena::room<R>(padded<T>(call.classes));
+  }
+
+  static double run(const Problem& problem, Block block) {
+    const Evaluation& call = problem.call;
+    const int64_t classes = call.classes;
+    const Formula formula(call.parameters, classes);
+    Arena& arena = Arena::local();
+    arena.reserve(scratch(call));
+    RowReader<T> input(call, call.input, call.input_strides, arena, block.end);
+    RowWriter<T> grad(call, call.grad, call.grad_strides, arena, block.end);
+    R* exponentials = arena.take<R>(padded<T>(classes));
+    R* slopes = arena.take<R>(padded<T>(classes));
+    double loss_sum = 0;
+    for (int64_t row = block.begin; row < block.end; ++row) {
+      const T* z = input.row(row);
+      const int64_t y = read_index(call, row);
+      if (is_ignored(call, y)) {
+        put_row_loss<R>(call, row, 0);
+        if (call.grad != nullptr) fill_zero(grad.row(row), classes);
+        continue;
+      }
+      const RowSums sums = softmax_pass(z, classes, [&](int64_t c, auto, V, V e) __attribute__((always_inline)) {
+        store(exponentials + c, e, Full{});
+      });
+      const V inverse(static_cast<R>(sums.inverse())), log_sum(static_cast<R>(sums.log_sum()));
+      const V m(static_cast<R>(sums.max));
+      Sum<V> others, other_slopes;
+      for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+        const V p = load(exponentials + c, Full{}) * inverse;
+        const V log_p = (load(z + c, lanes, -static_cast<R>(__builtin_inf())) - m) - log_sum;
+        V loss, g;
+        formula.other(p, log_p, loss, g);
+        // The label has a formula of its own; lanes past the row's end have none.
+        const V lane = lane_numbers<V>();
+        const auto is_label = lane == V(static_cast<R>(y - c));
+        loss = select(is_label, V(0), loss);
+        g = select(is_label, V(0), g);
+        if constexpr (!std::is_same_v<decltype(lanes), Full>) {
+          const auto inside = lane < V(static_cast<R>(lanes.count));
+          loss = select(inside, loss, V(0));
+          g = select(inside, g, V(0));
+        }
+        others.add(loss);
+        other_slopes.add(g);
+        store(slopes + c, g, Full{});
+      });
+      const double e = exponentials[y];
+      const double p = e * sums.inverse();
+      const double log_p = (static_cast<double>(load_one(z + y)) - sums.max) - sums.log_sum();
+      double label_loss, label_slope;
+      formula.label(p, sums.complement(e), log_p, label_loss, label_slope);
+      const double loss = others.total() + label_loss;
+      loss_sum += loss;
+      put_row_loss<R>(call, row, loss);
+      if (call.grad == nullptr) continue;
+      T* dz = grad.row(row);
+      const double scale = row_scale<R>(problem, row);
+      const double other_sum = other_slopes.total();
+      const V p_factor(static_cast<R>(sums.inverse() * (other_sum + label_slope) * scale));
+      const V factor(static_cast<R>(scale));
+      for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+        store(dz + c, load(slopes + c, Full{}) * factor - load(exponentials + c, Full{}) * p_factor, lanes);
+      });
+      // g − p·Σg with the label's own g taken together: g·(1 − p) − p·Σ others.
+      store_one(dz + y, static_cast<R>(scale * (label_slope * sums.complement(e) - p * other_sum)));
+    }
+    grad.finish();
+    return loss_sum;
+  }
+};
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

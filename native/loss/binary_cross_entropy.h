@@ -1,0 +1,54 @@
+#pragma once
+
+// Binary cross entropy of logits, x = z_c with target y, u the factor of positives:
+//
+//   loss  = u·y·(−log σ(x)) + (1 − y)·(−log(1 − σ(x)))
+//   dL/dx = (1 − y)·σ(x) − u·y·(1 − σ(x))
+//
+// with −log σ(x) = max(−x, 0) + log(1 + e^−|x|).
+
+#include "loss.h"
+#include "math.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+template <class R>
+struct BinaryCrossEntropy {
+  static constexpr const char* name = "binary_cross_entropy";
+  static constexpr Kind kind = Kind::elementwise;
+  static constexpr Denominator denominator = Denominator::elements;
+  static constexpr const char* parameters[] = {"smoothing", "targetThreshold"};
+
+  double threshold;  // NaN: none
+  double on, off;    // targets of the label and of every other class
+
+  SURPRISAL_FN BinaryCrossEntropy(const double* parameters, int64_t classes) : threshold(parameters[1]) {
+    const double floor = parameters[0] / static_cast<double>(classes);
+    on = cut(1 - parameters[0] + floor);
+    off = cut(floor);
+  }
+
+  SURPRISAL_FN double cut(double y) const { return threshold != threshold ? y : (y > threshold ? 1 : 0); }
+
+  template <class V>
+  SURPRISAL_FN V target(V given) const {
+    if (threshold != threshold) return given;
+    return select(given > V(static_cast<Scalar<V>>(threshold)), V(1), V(0));
+  }
+
+  template <bool kGrad, class V>
+  SURPRISAL_FN void evaluate(V x, V y, V pos_weight, V& loss, V& grad) const {
+    const Logistic<V> sigma = logistic(x);
+    const V not_y = V(1) - y;
+    const V positive = pos_weight * y;
+    // A side that weighs nothing adds nothing, even where its logarithm is infinite.
+    loss = select(positive == V(0), V(0), positive * (maximum(-x, V(0)) + sigma.log1p_exp)) +
+           select(not_y == V(0), V(0), not_y * (maximum(x, V(0)) + sigma.log1p_exp)) + (sigma.p - sigma.p);
+    if constexpr (kGrad) grad = not_y * sigma.p - positive * sigma.q;
+  }
+};
+SURPRISAL_REGISTER(BinaryCrossEntropy);
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

@@ -1,0 +1,107 @@
+#pragma once
+
+// Elementary functions over the value type. Errors are in units in the last place of the result, against the exact
+// value; test/numerics holds them.
+
+#include "value.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+SURPRISAL_FN constexpr double inverse_factorial(int k) {
+  double result = 1;
+  for (int i = 2; i <= k; ++i) result /= i;
+  return result;
+}
+
+/** Σ_{k=K}^{Degree} r^(k−K)/k!, by Horner's rule. */
+template <int K, int Degree, class V>
+SURPRISAL_FN V exp_series(V r) {
+  constexpr auto coefficient = static_cast<Scalar<V>>(inverse_factorial(K));
+  if constexpr (K == Degree) {
+    return V(coefficient);
+  } else {
+    return exp_series<K + 1, Degree>(r) * r + V(coefficient);
+  }
+}
+
+/** Σ_{k=0}^{Terms−1} z^k·2/(2k+3): the tail of 2·atanh(s)/s − 2 over z = s², divided by z. */
+template <int K, int Terms, class V>
+SURPRISAL_FN V atanh_series(V z) {
+  constexpr auto coefficient = static_cast<Scalar<V>>(2.0 / (2 * K + 3));
+  if constexpr (K == Terms - 1) {
+    return V(coefficient);
+  } else {
+    return atanh_series<K + 1, Terms>(z) * z + V(coefficient);
+  }
+}
+
+/**
+ * e^x for x ≤ 0 and a little above (to 88): 1 ulp. 0 below the logarithm of the smallest normal number; NaN for NaN.
+ * x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^x = 2^n·Σ r^k/k!.
+ */
+template <class V>
+SURPRISAL_FN V exponential(V x) {
+  using F = Format<Scalar<V>>;
+  const V rounded = x * V(F::log2_e) + V(F::round_magic);
+  const V n = rounded - V(F::round_magic);
+  const V r = (x - n * V(F::ln2_head)) - n * V(F::ln2_tail);
+  const V significand = exp_series<0, F::exp_degree>(r);
+  return select(x < V(F::exp_lowest), V(0), significand * power_of_two(rounded));
+}
+
+/**
+ * log(1 + f), given s = f/(2 + f): f − s·(f − z·Σ 2z^k/(2k+3)), z = s². The leading f is exact, so the roundings of s
+ * weigh little.
+ */
+template <int Terms, class V>
+SURPRISAL_FN V log_one_plus(V f) {
+  const V s = f / (f + V(2));
+  const V z = s * s;
+  return f - s * (f - z * atanh_series<0, Terms>(z));
+}
+
+/** log x for positive normal x: 1 ulp. */
+template <class V>
+SURPRISAL_FN V logarithm(V x) {
+  using F = Format<Scalar<V>>;
+  V significand, exponent;
+  split_exponent(x, significand, exponent);
+  const V fraction = log_one_plus<F::log_terms>(significand - V(1));
+  return exponent * V(F::ln2_head) + (exponent * V(F::ln2_tail) + fraction);
+}
+
+/** log(1 + t) for t in [0, 1]: 1 ulp. */
+template <class V>
+SURPRISAL_FN V log1p_unit(V t) {
+  return log_one_plus<Format<Scalar<V>>::log1p_terms>(t);
+}
+
+/** b^g for b in [0, 1] and g ≥ 0, with 0^0 = 1. Absolute error 1e-7 in float32. */
+template <class V>
+SURPRISAL_FN V power_unit(V b, V g) {
+  const V smallest = V(Format<Scalar<V>>::smallest_normal);
+  const V power = exponential(g * logarithm(maximum(b, smallest)));
+  // b < smallest is false for NaN, which maximum() dropped.
+  return select(g == V(0), V(1), select(b < smallest, V(0), power + (b - b)));
+}
+
+/** The logistic function of x and what goes with it, from one exponential: t = e^−|x|. */
+template <class V>
+struct Logistic {
+  V p;          // 1/(1 + e^−x)
+  V q;          // 1 − p, with all its digits
+  V log1p_exp;  // log(1 + t) = −log max(p, q)
+};
+
+template <class V>
+SURPRISAL_FN Logistic<V> logistic(V x) {
+  const V t = exponential(-absolute(x));
+  const V larger = V(1) / (t + V(1));
+  const V smaller = t * larger;
+  const auto positive = x > V(0);
+  return {select(positive, larger, smaller), select(positive, smaller, larger), log1p_unit(t)};
+}
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

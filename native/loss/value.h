@@ -1,0 +1,125 @@
+#pragma once
+
+// The value type V that formulas are written over: a float or double (one element, as on a GPU), or a SIMD vector of
+// them (native/cpu/simd.h), which offers the same functions.
+//
+// Everything here and in the formulas lives in a namespace of its own for each target that it is compiled for, so
+// that the linker can never take one instruction set's copy of an inline function for another's.
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#define SURPRISAL_FN __host__ __device__ __forceinline__
+#else
+#define SURPRISAL_FN inline __attribute__((always_inline))
+#endif
+
+#ifndef SURPRISAL_TARGET
+#define SURPRISAL_TARGET portable
+#endif
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+template <class V>
+struct ScalarOf {
+  using type = typename V::Scalar;
+};
+template <>
+struct ScalarOf<float> {
+  using type = float;
+};
+template <>
+struct ScalarOf<double> {
+  using type = double;
+};
+/** float or double: what a value type holds. */
+template <class V>
+using Scalar = typename ScalarOf<V>::type;
+
+template <class To, class From>
+SURPRISAL_FN To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bits_as keeps the size");
+  To to;
+  memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+SURPRISAL_FN float select(bool condition, float a, float b) { return condition ? a : b; }
+SURPRISAL_FN double select(bool condition, double a, double b) { return condition ? a : b; }
+/** b where a is NaN. */
+SURPRISAL_FN float maximum(float a, float b) { return a > b ? a : b; }
+SURPRISAL_FN double maximum(double a, double b) { return a > b ? a : b; }
+SURPRISAL_FN float absolute(float a) { return a < 0 ? -a : a; }
+SURPRISAL_FN double absolute(double a) { return a < 0 ? -a : a; }
+
+/** Parameters of a floating format that the elementary functions are built on. */
+template <class R>
+struct Format;
+template <>
+struct Format<float> {
+  using Int = int32_t;
+  static constexpr int fraction_bits = 23;
+  static constexpr Int exponent_bias = 127;
+  static constexpr float smallest_normal = 1.17549435e-38f;
+  /** Adding 1.5·2^23 leaves a number of at most 2^22 rounded to an integer in the low bits. */
+  static constexpr float round_magic = 12582912.0f;
+  static constexpr Int sqrt_half_bits = 0x3f3504f3;
+  /** ln 2 as a head of few bits, whose products with exponents are exact, and the rest. */
+  static constexpr float ln2_head = 0.693359375f;
+  static constexpr float ln2_tail = -2.12194440e-4f;
+  static constexpr float log2_e = 1.44269504f;
+  /** ln of the smallest normal number: below it e^x is taken as 0. */
+  static constexpr float exp_lowest = -87.3365448f;
+  static constexpr int exp_degree = 7;
+  static constexpr int log_terms = 5;
+  static constexpr int log1p_terms = 8;
+};
+template <>
+struct Format<double> {
+  using Int = int64_t;
+  static constexpr int fraction_bits = 52;
+  static constexpr Int exponent_bias = 1023;
+  static constexpr double smallest_normal = 2.2250738585072014e-308;
+  static constexpr double round_magic = 6755399441055744.0;
+  static constexpr Int sqrt_half_bits = 0x3fe6a09e667f3bcd;
+  static constexpr double ln2_head = 6.93147180369123816490e-01;
+  static constexpr double ln2_tail = 1.90821492927058770002e-10;
+  static constexpr double log2_e = 1.4426950408889634;
+  static constexpr double exp_lowest = -708.39641853226408;
+  static constexpr int exp_degree = 13;
+  static constexpr int log_terms = 11;
+  static constexpr int log1p_terms = 17;
+};
+
+/** 2^n for `rounded` = n + round_magic, n the exponent of a normal number. */
+template <class R>
+SURPRISAL_FN R power_of_two_scalar(R rounded) {
+  using F = Format<R>;
+  using U = typename F::Int;
+  const auto bits = static_cast<uint64_t>(bits_as<U>(rounded)) + static_cast<uint64_t>(F::exponent_bias);
+  return bits_as<R>(static_cast<U>(bits << F::fraction_bits));
+}
+SURPRISAL_FN float power_of_two(float rounded) { return power_of_two_scalar(rounded); }
+SURPRISAL_FN double power_of_two(double rounded) { return power_of_two_scalar(rounded); }
+
+/** x = significand·2^exponent with the significand in [√½, √2), for positive normal x. */
+template <class R>
+SURPRISAL_FN void split_exponent_scalar(R x, R& significand, R& exponent) {
+  using F = Format<R>;
+  const auto offset = bits_as<typename F::Int>(x) - F::sqrt_half_bits;
+  const auto whole = offset >> F::fraction_bits;
+  exponent = static_cast<R>(whole);
+  const auto fraction = offset & ((typename F::Int{1} << F::fraction_bits) - 1);
+  significand = bits_as<R>(static_cast<typename F::Int>(fraction + F::sqrt_half_bits));
+}
+SURPRISAL_FN void split_exponent(float x, float& significand, float& exponent) {
+  split_exponent_scalar(x, significand, exponent);
+}
+SURPRISAL_FN void split_exponent(double x, double& significand, double& exponent) {
+  split_exponent_scalar(x, significand, exponent);
+}
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

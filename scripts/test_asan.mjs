@@ -1,0 +1,100 @@
+// Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer into build-asan/ and runs the whole test suite
+// on it. Fails when a test fails, when a sanitizer stops a process, or when one reports in any child process.
+//
+//   node scripts/test_asan.mjs [mocha arguments]
+//
+// Linux with GCC only: Node itself is not instrumented, so the sanitizer's runtime has to be preloaded.
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { isAbsolute, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const build = join(root, 'build-asan');
+const addon = join(build, 'surprisal.node');
+const reports = join(build, 'reports');
+
+function run(command, args, env = {}) {
+  const { error, signal, status } = spawnSync(command, args, {
+    cwd: root,
+    stdio: 'inherit',
+    env: { ...process.env, ...env },
+  });
+  if (error) throw error;
+  if (signal) console.error(`test:asan: ${command} ended with ${signal}`);
+  return status ?? 1;
+}
+
+function must(command, args) {
+  const status = run(command, args);
+  if (status !== 0) {
+    console.error(`test:asan: ${command} ${args.join(' ')} failed with exit code ${status}`);
+    process.exit(1);
+  }
+}
+
+/** A run-time library of GCC's, by its full path. */
+function gccLibrary(name) {
+  const { error, stdout } = spawnSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' });
+  const path = stdout?.trim() ?? '';
+  if (error || !isAbsolute(path)) {
+    console.error(
+      `test:asan: g++ has no ${name}; this check needs Linux with GCC and its sanitizer libraries`,
+    );
+    process.exit(1);
+  }
+  return path;
+}
+
+function compile() {
+  const configured = existsSync(join(build, 'CMakeCache.txt'));
+  const generator = spawnSync('ninja', ['--version']).error ? 'Unix Makefiles' : 'Ninja';
+  must('cmake', [
+    ...['-S', '.', '-B', 'build-asan'],
+    ...(configured ? [] : ['-G', generator]),
+    '-DCMAKE_CXX_COMPILER=g++',
+    '-DCMAKE_BUILD_TYPE=RelWithDebInfo',
+    '-DSURPRISAL_SANITIZE=address,undefined',
+  ]);
+  must('cmake', ['--build', 'build-asan', '--parallel', String(availableParallelism())]);
+  const binary = readFileSync(addon, 'latin1');
+  for (const symbol of ['__asan_init', '__ubsan_handle']) {
+    if (!binary.includes(symbol)) {
+      console.error(
+        `test:asan: build-asan/surprisal.node has no ${symbol}: it was built without the sanitizers`,
+      );
+      process.exit(1);
+    }
+  }
+}
+
+/** What the sanitizers wrote, of every process. */
+function printReports() {
+  const files = readdirSync(reports);
+  for (const file of files) console.error(`\n${file}\n${readFileSync(join(reports, file), 'utf8')}`);
+  return files.length;
+}
+
+const libraries = ['libasan.so', 'libstdc++.so'].map(gccLibrary);
+compile();
+rmSync(reports, { recursive: true, force: true });
+mkdirSync(reports);
+
+const status = run(
+  process.execPath,
+  [createRequire(import.meta.url).resolve('mocha/bin/mocha.js'), ...process.argv.slice(2)],
+  {
+    SURPRISAL_BINDING: addon,
+    // libstdc++ too: otherwise the runtime finds no __cxa_throw to wrap, and the first C++ exception ends the process.
+    LD_PRELOAD: libraries.join(' '),
+    // Leaks are off, because Node frees little of its own memory at exit and every run would report it.
+    ASAN_OPTIONS: `detect_leaks=0:detect_stack_use_after_return=1:log_path=${join(reports, 'asan')}`,
+    UBSAN_OPTIONS: `halt_on_error=1:print_stacktrace=1:log_path=${join(reports, 'ubsan')}`,
+  },
+);
+const reported = printReports();
+if (reported > 0) console.error(`test:asan: the sanitizers reported in ${reported} processes (above)`);
+process.exit(status !== 0 || reported > 0 ? 1 : 0);

@@ -1,0 +1,232 @@
+import assert from 'node:assert/strict';
+import { tensor, type FloatDType, type Tensor } from 'surprisal';
+import { CrossEntropyLoss, NLLLoss } from 'surprisal/loss';
+import { makeBatch } from '../support/batches.js';
+import { assertSameBits, assertSameTensor } from '../support/bits.js';
+import {
+  allocate,
+  bytesPerElement,
+  floatDTypes,
+  floatTensor,
+  type FloatArray,
+} from '../support/float_formats.js';
+import { formsOf, lossClasses, rowsPerSample } from '../support/losses.js';
+import { Samples } from '../support/random.js';
+
+const [samples, classes] = [20, 45];
+
+/** The same matrix with other strides: rows apart by more than a row, or columns first. */
+const layouts: Readonly<Record<string, (rows: number, columns: number) => readonly [number, number]>> = {
+  'padded rows': (_, columns) => [columns + 5, 1],
+  transposed: (rows) => [1, rows],
+  'every second column': (_, columns) => [2 * columns, 2],
+};
+
+/** A copy of a contiguous matrix in other strides, with `filler` between the elements. */
+function relayout(from: Tensor, strides: readonly [number, number], filler = 0): Tensor {
+  const [rows, columns] = from.shape as [number, number];
+  const dtype = from.dtype as FloatDType;
+  const memory = allocate(dtype, (rows - 1) * strides[0] + (columns - 1) * strides[1] + 1).fill(filler);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      memory[r * strides[0] + c * strides[1]] = (from.data as FloatArray)[r * columns + c]!;
+    }
+  }
+  return tensor(memory, { shape: from.shape, dtype, strides });
+}
+
+/** The contiguous copy of a strided matrix. */
+function gathered({ data, shape, strides, dtype }: Tensor): FloatArray {
+  const [rows, columns] = shape as [number, number];
+  return allocate(dtype as FloatDType, rows * columns).map(
+    (_, i) => (data as FloatArray)[Math.floor(i / columns) * strides[0]! + (i % columns) * strides[1]!]!,
+  );
+}
+
+describe('memory: strides', () => {
+  for (const Class of lossClasses) {
+    it(`${Class.name} gives the same bits for other layouts of input, target and out.grad`, () => {
+      const loss = Class.create(classes);
+      for (const dtype of floatDTypes) {
+        for (const form of formsOf(Class)) {
+          const { input, target } = makeBatch(form, samples, rowsPerSample(Class), classes, dtype);
+          const expected = loss.valueAndGrad(input, target);
+          for (const [name, stridesOf] of Object.entries(layouts)) {
+            const what = `${name}, ${form}, ${dtype}`;
+            const strides = stridesOf(input.shape[0]!, classes);
+            const strided = relayout(input, strides);
+            const { value, grad } = loss.valueAndGrad(strided, target);
+            assertSameTensor(value, expected.value, `${what}: loss`);
+            assertSameTensor(grad, expected.grad, `${what}: gradient`);
+            assertSameTensor(loss.forward(strided, target), expected.value, `${what}: forward`);
+
+            if (form !== 'indices') {
+              const other = loss.valueAndGrad(input, relayout(target, strides));
+              assertSameTensor(other.value, expected.value, `${what}: loss, strided target`);
+              assertSameTensor(other.grad, expected.grad, `${what}: gradient, strided target`);
+            }
+
+            // What stands between the elements must stay.
+            const filler = 77;
+            const memory = relayout(expected.grad, strides, filler);
+            const blank = memory.data.slice() as FloatArray;
+            (memory.data as FloatArray).fill(filler);
+            const written = loss.valueAndGrad(input, target, { out: { grad: memory } });
+            assert.equal(written.grad.data, memory.data);
+            assertSameBits(gathered(written.grad), expected.grad.data, `${what}: out.grad`);
+            assertSameBits(memory.data, blank, `${what}: between the elements of out.grad`);
+          }
+        }
+      }
+    });
+  }
+
+  for (const Class of [CrossEntropyLoss, NLLLoss]) {
+    it(`${Class.name}: classes in dimension 1 of (N, C, d1, d2) as rows of (N·d1·d2, C)`, () => {
+      const [n, height, width] = [3, 7, 9];
+      const plane = height * width;
+      const source = new Samples(41);
+      const labels = source.labels(n * plane, classes);
+      labels[5] = -100;
+      const values = source.normals(n * classes * plane, 3);
+      const weight = Float64Array.from({ length: classes }, () => 0.5 + source.uniform());
+      /** Where element (row, class) of the matrix stands in the image. */
+      const at = (row: number, c: number) => (Math.floor(row / plane) * classes + c) * plane + (row % plane);
+      const asRows = (from: ArrayLike<number>, to: FloatArray) => {
+        for (let i = 0; i < to.length; i++) to[i] = from[at(Math.floor(i / classes), i % classes)]!;
+        return to;
+      };
+      for (const dtype of floatDTypes) {
+        for (const reduction of ['none', 'mean', 'sum'] as const) {
+          for (const options of [{}, { weight }]) {
+            const loss = new Class({ reduction, ...options });
+            const image = floatTensor(values, [n, classes, height, width], dtype);
+            const rows = tensor(asRows(image.data as FloatArray, allocate(dtype, values.length)), {
+              shape: [n * plane, classes],
+              dtype,
+            });
+            const strided = loss.valueAndGrad(image, { data: labels, shape: [n, height, width] });
+            const flat = loss.valueAndGrad(rows, labels);
+            const what = `${dtype}, ${reduction}, ${Object.keys(options)}`;
+            assert.deepEqual(strided.value.shape, reduction === 'none' ? [n, height, width] : []);
+            assert.deepEqual(strided.grad.shape, image.shape);
+            assertSameBits(strided.value.data, flat.value.data, `${what}: loss`);
+            const moved = asRows(strided.grad.data as FloatArray, allocate(dtype, values.length));
+            assertSameBits(moved, flat.grad.data, `${what}: gradient`);
+          }
+        }
+      }
+    });
+  }
+});
+
+describe('memory: out.grad', () => {
+  for (const Class of lossClasses) {
+    it(`${Class.name} in place gives the same bits as in separate memory`, () => {
+      const loss = Class.create(classes);
+      for (const dtype of floatDTypes) {
+        for (const form of formsOf(Class)) {
+          const { input, target } = makeBatch(form, samples, rowsPerSample(Class), classes, dtype);
+          const what = `${form}, ${dtype}`;
+          const expected = loss.valueAndGrad(input, target);
+
+          const memory = allocate(dtype, input.data.length);
+          const separate = loss.valueAndGrad(input, target, {
+            out: { grad: tensor(memory, { shape: input.shape, dtype }) },
+          });
+          assert.equal(separate.grad.data, memory, `${what}: grad.data is the caller's array`);
+          assertSameTensor(separate.value, expected.value, `${what}: loss`);
+          assertSameBits(memory, expected.grad.data, `${what}: gradient`);
+
+          const inPlace = loss.valueAndGrad(input, target, { out: { grad: input } });
+          assert.equal(inPlace.grad.data, input.data, `${what}: grad.data is the input's array`);
+          assertSameTensor(inPlace.value, expected.value, `${what}: loss in place`);
+          assertSameBits(input.data, expected.grad.data, `${what}: gradient in place`);
+        }
+      }
+    });
+  }
+});
+
+describe('memory: arrays are used where they are', () => {
+  const buffers: Readonly<Record<string, (bytes: number) => ArrayBufferLike>> = {
+    ArrayBuffer: (bytes) => new ArrayBuffer(bytes),
+    SharedArrayBuffer: (bytes) => new SharedArrayBuffer(bytes),
+  };
+  for (const [kind, makeBuffer] of Object.entries(buffers)) {
+    for (const Class of lossClasses) {
+      it(`${Class.name} reads and writes views at an offset of a ${kind}`, () => {
+        const loss = Class.create(classes);
+        for (const dtype of floatDTypes) {
+          const size = bytesPerElement[dtype];
+          for (const form of formsOf(Class)) {
+            const plain = makeBatch(form, samples, rowsPerSample(Class), classes, dtype);
+            const expected = loss.valueAndGrad(plain.input, plain.target);
+            const { length } = plain.input.data;
+            // Offset by three elements: no vector's alignment.
+            const buffer = makeBuffer((2 * length + 9) * size);
+            const view = allocate(dtype, length, buffer, 3 * size);
+            const grad = allocate(dtype, length, buffer, (length + 6) * size);
+            view.set(plain.input.data as FloatArray);
+            const input = tensor(view, { shape: plain.input.shape, dtype });
+            assert.equal(input.data, view, 'a tensor holds the array it was given');
+
+            const what = `${form}, ${dtype}`;
+            const out = tensor(grad, { shape: plain.input.shape, dtype });
+            const result = loss.valueAndGrad(input, plain.target, { out: { grad: out } });
+            assert.equal(result.grad.data, grad);
+            assertSameTensor(result.value, expected.value, `${what}: loss`);
+            assertSameBits(grad, expected.grad.data, `${what}: gradient`);
+            assertSameBits(view, plain.input.data, `${what}: the input is left as it was`);
+            const around = [0, length + 3, 2 * length + 6].map((at) => allocate(dtype, 3, buffer, at * size));
+            for (const gap of around)
+              assert.ok(
+                gap.every((x) => x === 0),
+                `${what}: memory around the views`,
+              );
+
+            // The next call sees what was written through another view of the same memory.
+            const changed = makeBatch(form, samples, rowsPerSample(Class), classes, dtype, 77);
+            const alias = allocate(dtype, length, buffer, 3 * size);
+            alias.set(changed.input.data as FloatArray);
+            const afterwards = loss.forward(input, plain.target);
+            assertSameTensor(
+              afterwards,
+              loss.forward(changed.input, plain.target),
+              `${what}: after a change`,
+            );
+            assert.notDeepEqual([...afterwards.data], [...expected.value.data]);
+          }
+        }
+      });
+    }
+  }
+
+  it('targets and gradOutput are read where they are', () => {
+    const buffer = new SharedArrayBuffer(256);
+    const labels = new Int32Array(buffer, 8, 2);
+    const soft = new Float32Array(buffer, 64, 6);
+    const gradOutput = new Float32Array(buffer, 128, 2);
+    const logits = tensor([
+      [1, 2, 3],
+      [3, 1, 2],
+    ]);
+    const loss = new CrossEntropyLoss({ reduction: 'none' });
+    const target = tensor(labels, { shape: [2] });
+    const dense = tensor(soft, { shape: [2, 3] });
+    const weights = tensor(gradOutput);
+    const results = () => [
+      loss.forward(logits, target).toArray(),
+      loss.forward(logits, dense).toArray(),
+      loss.valueAndGrad(logits, target, { gradOutput: weights }).grad.toArray(),
+    ];
+    const before = results();
+    labels.set([2, 1]);
+    soft.set([1, 0, 0, 0, 0, 1]);
+    gradOutput.set([1, 2]);
+    const now = results();
+    for (const [i, result] of now.entries()) assert.notDeepEqual(result, before[i]);
+    const copied = loss.forward(logits, [2, 1]);
+    assert.deepEqual(now[0], copied.toArray());
+  });
+});

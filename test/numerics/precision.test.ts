@@ -1,0 +1,221 @@
+import assert from 'node:assert/strict';
+import { tensor, type FloatDType } from 'surprisal';
+import { CrossEntropyLoss, JsdCrossEntropy } from 'surprisal/loss';
+import { makeBatch } from '../support/batches.js';
+import { assertSameTensor } from '../support/bits.js';
+import { floatTensor, fromBits, halfUlp, roundTo, toBits, valuesOf } from '../support/float_formats.js';
+import { formsOf, isOverSoftmax, lossClasses, makeTarget, rowsPerSample } from '../support/losses.js';
+import { Samples } from '../support/random.js';
+import { hardCrossEntropy, jsd, rowOf } from '../support/reference.js';
+
+describe('precision: the mean of a large batch (pytorch issue 55657)', () => {
+  it('of 128x2x768x768 logits is within 1e-7 of the float64 mean', () => {
+    const [images, plane] = [128, 768 * 768];
+    const samples = new Samples(55657);
+    // Short tables of draws, whose lengths have no common factor, walked through at different speeds.
+    const first = Float32Array.from({ length: 4093 }, () => samples.normal(2));
+    const second = Float32Array.from({ length: 4099 }, () => samples.normal(2));
+    const logits = new Float32Array(images * 2 * plane);
+    const labels = new Uint8Array(images * plane);
+    let sum = 0;
+    for (let image = 0, row = 0; image < images; image++) {
+      const at = image * 2 * plane;
+      for (let pixel = 0; pixel < plane; pixel++, row++) {
+        const a = first[row % 4093]!;
+        const b = second[row % 4099]!;
+        const label = (row ^ (row >> 7)) & 1;
+        logits[at + pixel] = a;
+        logits[at + plane + pixel] = b;
+        labels[row] = label;
+        const margin = label === 0 ? a - b : b - a;
+        sum += Math.log1p(Math.exp(-margin));
+      }
+    }
+    // 75 million additions in float64 are off by 75e6·1.1e-16 = 8e-9 at the very most, relative to the sum.
+    const expected = sum / labels.length;
+    const loss = new CrossEntropyLoss().forward(
+      { data: logits, shape: [images, 2, 768, 768] },
+      { data: labels, shape: [images, 768, 768] },
+    );
+    // The promise. A float32 result near 1 is itself rounded by up to 6e-8.
+    const error = Math.abs(loss.item() - expected) / expected;
+    assert.ok(error <= 1e-7, `expected ${expected}, got ${loss.item()}, relative error ${error}`);
+  });
+});
+
+describe('precision: a common offset of 1e4', () => {
+  const offset = 1e4;
+  const classes = 103;
+  const overSoftmax = lossClasses.filter((Class) => isOverSoftmax(Class.create(classes)));
+
+  it('is tried on every loss over a softmax', () => {
+    assert.ok(overSoftmax.length >= 5, `found ${overSoftmax.length}`);
+  });
+
+  for (const Class of overSoftmax) {
+    it(`costs ${Class.name} no digits`, () => {
+      // At 1e4 float32 has steps of 2^-10: multiples of it add to the offset exactly, so the rows' differences are
+      // the same and everything relative to the maximum must be, bit by bit.
+      const rows = 30;
+      const logits = new Samples(5).normals(rows * classes, 3).map((x) => Math.round(x * 1024) / 1024);
+      const shifted = logits.map((x) => x + offset);
+      assert.ok(shifted.every((x, i) => Math.fround(x) - offset === logits[i]));
+      for (const dtype of ['float32', 'float64'] as const) {
+        const loss = Class.create(classes);
+        for (const form of formsOf(Class)) {
+          const target = makeTarget(form, rows, classes, dtype);
+          const plain = loss.valueAndGrad(floatTensor(logits, [rows, classes], dtype), target);
+          const moved = loss.valueAndGrad(floatTensor(shifted, [rows, classes], dtype), target);
+          assertSameTensor(moved.value, plain.value, `${form}, ${dtype}: loss`);
+          assertSameTensor(moved.grad, plain.grad, `${form}, ${dtype}: gradient`);
+        }
+      }
+    });
+  }
+});
+
+/** Relative to the expected value. */
+const relativeError = (got: number, expected: number): number =>
+  Math.abs(got - expected) / Math.abs(expected);
+
+describe('precision: confident rows', () => {
+  // The promise for what is computed in float32. In float64 the same formula is as good as its exponential, a few ulp.
+  const tolerances: Readonly<Record<FloatDType, number>> = {
+    float32: 4e-7,
+    float16: 4e-7,
+    bfloat16: 4e-7,
+    float64: 1e-14,
+  };
+  // float16 keeps differences up to 65504, bfloat16 any, in coarse steps: the truth is that of the rounded logits.
+  for (const dtype of ['float32', 'float64', 'float16', 'bfloat16'] as const) {
+    for (const size of [1e-3, 1e-9, 1e-20]) {
+      it(`a loss near ${size} is right to ${tolerances[dtype]} of itself in ${dtype}, its label's gradient too`, () => {
+        const samples = new Samples(8);
+        const loss = new CrossEntropyLoss({ reduction: 'none' });
+        for (const classes of [2, 3, 10, 37, 1003]) {
+          // Every place of a vector, and of the tail.
+          const rows = Math.min(classes, 70);
+          const labels = Int32Array.from({ length: rows }, (_, i) =>
+            i % 2 === 0 ? i : classes - 1 - (i >> 1),
+          );
+          // (C − 1)·e^−distance = size, around a common value of 4.
+          const distance = Math.log((classes - 1) / size);
+          const logits = Float64Array.from({ length: rows * classes }, (_, i) => {
+            const isLabel = i % classes === labels[Math.floor(i / classes)];
+            return roundTo(4 + (isLabel ? 0 : samples.normal(0.2) - distance), dtype);
+          });
+          const input = floatTensor(logits, [rows, classes], dtype);
+          const { value, grad } = loss.valueAndGrad(input, tensor(labels));
+          const values = valuesOf(value);
+          const gradients = valuesOf(grad);
+          for (let row = 0; row < rows; row++) {
+            const label = labels[row]!;
+            const truth = hardCrossEntropy(rowOf(logits, row, classes), label);
+            assert.ok(truth.loss > size / 4 && truth.loss < size * 4, `the case has a loss of ${truth.loss}`);
+            const what = `C = ${classes}, label ${label}`;
+            const lossError = relativeError(values[row]!, truth.loss);
+            assert.ok(
+              lossError <= tolerances[dtype],
+              `${what}: expected a loss of ${truth.loss}, got ${values[row]}, relative error ${lossError}`,
+            );
+            for (let c = 0; c < classes; c++) {
+              const got = gradients[row * classes + c]!;
+              const wanted = truth.grad[c]!;
+              // A gradient in float16 or bfloat16 is rounded once more, and so it is in float32.
+              const allowed = tolerances[dtype] * Math.abs(wanted) + halfUlp(wanted, dtype);
+              assert.ok(
+                Math.abs(got - wanted) <= allowed,
+                `${what}: expected the gradient of class ${c} to be ${wanted}, got ${got}`,
+              );
+            }
+          }
+        }
+      });
+    }
+  }
+});
+
+describe('precision: float16 and bfloat16 gradients are rounded once', () => {
+  for (const dtype of ['float16', 'bfloat16'] as const) {
+    for (const Class of lossClasses) {
+      it(`${Class.name}, ${dtype}`, () => {
+        const [samples, classes] = [40, 301];
+        const loss = Class.create(classes);
+        for (const form of formsOf(Class)) {
+          const group = rowsPerSample(Class);
+          const { input, target } = makeBatch(form, samples, group, classes, dtype);
+          // Takes the mean's denominator back, so that gradients stay clear of float16's subnormal numbers.
+          const options = { gradOutput: loss.reduction === 'mean' ? samples : 1 };
+          const truth = valuesOf(
+            loss.valueAndGrad(floatTensor(valuesOf(input), input.shape, 'float64'), target, options).grad,
+          );
+          const got = loss.valueAndGrad(input, target, options).grad.data as Uint16Array;
+          const scale = truth.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
+
+          let differing = 0;
+          for (const [i, exact] of truth.entries()) {
+            const once = roundTo(exact, dtype);
+            if (got[i] === toBits(once, dtype)) continue;
+            differing++;
+            // A float32 result, off by up to 3e-7 of the gradient's scale, may fall on the other side of the middle
+            // between two neighbours: then the exact one is that close to the middle.
+            const given = fromBits(got[i]!, dtype);
+            const toMiddle = Math.abs(exact - (once + given) / 2);
+            const what = `${form}[${i}]: exactly ${exact}, rounded once ${once}, got ${given}`;
+            assert.ok(toMiddle <= 3e-7 * scale, `${what}, ${toMiddle} from the middle`);
+            assert.ok(
+              Math.abs(given - once) <= 2 * halfUlp(exact, dtype) * 1.001,
+              `${what}: not a neighbour`,
+            );
+          }
+          // That happens to a share of 2·error/ulp. With an error of 1e-6 of the element (float32's few roundings,
+          // more where p − q cancels) and float16's ulp of 5e-4 to 1e-3 this is 4e-3; two roundings to float16, or q
+          // taken off a rounded p, would change every second element.
+          const share = differing / truth.length;
+          const allowed = 2e-6 / (2 * halfUlp(1, dtype) * 0.5);
+          assert.ok(share <= allowed, `${form}: ${differing} of ${truth.length} elements differ`);
+        }
+      });
+    }
+  }
+});
+
+describe('precision: JSD of probabilities that underflow in float32', () => {
+  const options = { numSplits: 3, alpha: 12, smoothing: 0.1 };
+
+  /** Logits whose probabilities go down to e^−depth, each split with another order. */
+  function spread(samples: number, classes: number, depth: number): Float64Array {
+    return Float64Array.from({ length: 3 * samples * classes }, (_, i) => {
+      const row = Math.floor(i / classes);
+      const place = ((i % classes) * (1 + 2 * Math.floor(row / samples)) + row) % classes;
+      return Math.fround((-depth * place) / (classes - 1));
+    });
+  }
+
+  // e^−104 is below the smallest subnormal float32, e^−746 below float64's, where the true gradient ends up too.
+  for (const depth of [90, 104, 150, 400, 1000, 10_000]) {
+    it(`logits down to -${depth}`, () => {
+      for (const [samples, classes] of [
+        [2, 4],
+        [3, 19],
+        [2, 101],
+      ] as const) {
+        const logits = spread(samples, classes, depth);
+        const labels = new Samples(9).labels(samples, classes);
+        const truth = jsd(logits, classes, labels, options);
+        const loss = new JsdCrossEntropy(options);
+        const input = floatTensor(logits, [3 * samples, classes], 'float32');
+        const { value, grad } = loss.valueAndGrad(input, tensor(labels));
+        assert.ok(Number.isFinite(truth.loss) && truth.grad.every(Number.isFinite));
+        // The promise for float32, as for golden cases: of the loss, and of the largest gradient.
+        const lossError = relativeError(value.item(), truth.loss);
+        assert.ok(lossError <= 3e-7, `C = ${classes}: expected ${truth.loss}, got ${value.item()}`);
+        const scale = truth.grad.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
+        for (const [i, got] of valuesOf(grad).entries()) {
+          const error = Math.abs(got - truth.grad[i]!) / scale;
+          assert.ok(error <= 3e-7, `C = ${classes}: gradient ${i}: expected ${truth.grad[i]}, got ${got}`);
+        }
+      }
+    });
+  }
+});
