@@ -1,3 +1,4 @@
+import { tensor } from 'surprisal';
 import * as F from 'surprisal/functional';
 import { JsdCrossEntropy } from 'surprisal/loss';
 
@@ -21,10 +22,13 @@ export const alpha = 12;
 export function jsdCurve(): CurvePoint[] {
   const criterion = new JsdCrossEntropy({ alpha, smoothing: 0 });
   const prediction = Array.from({ length: classes }, (_, c) => Number(c === label));
-  const base = F.crossEntropy([prediction], [label]).item();
+  // In float64: the curve is what is left of two losses that nearly agree.
+  const float64 = (logits: number[][]) => tensor(logits, { dtype: 'float64' });
+  const base = F.crossEntropy(float64([prediction]), [label]).item();
   return Array.from({ length: 21 }, (_, i) => {
     const change = (i - 10) / 10;
     const moved = prediction.map((logit, c) => (c === 0 ? logit - change : c === 1 ? logit + change : logit));
-    return { change, divergence: criterion.forward([prediction, prediction, moved], [label]).item() - base };
+    const loss = criterion.forward(float64([prediction, prediction, moved]), [label]).item();
+    return { change, divergence: loss - base };
   });
 }

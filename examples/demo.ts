@@ -34,7 +34,8 @@ function readOptions(): { out: string; runs: number } {
   });
   const runs = Number(values.runs);
   if (!Number.isInteger(runs) || runs < 2) {
-    throw new RangeError(`--runs: expected an integer of at least 2, for a spread, got '${values.runs}'`);
+    console.error(`--runs: expected an integer of at least 2, for a spread, got '${values.runs}'`);
+    process.exit(2);
   }
   return { out: resolve(values.out), runs };
 }
@@ -106,7 +107,7 @@ const commonest = Math.max(...Array.from(species, (_, label) => labels.filter((y
 console.log(`
 WHICH PENGUIN IS IT?
 
-${labels.length} penguins of ${species.length} species, ${measurements.length} measurements each (${dropped} rows have none, and are left out).
+${labels.length} penguins of ${species.length} species, ${measurements.length} measurements each (${dropped} rows had none and are out).
 ${samples.labels.length} of them train a perceptron with ${recipe.hidden} hidden units, ${heldOut.labels.length} are held out;
 ${runs} seeds, each with its own split. Every step sees ${recipe.views} noisy views of a batch.
 Loss and gradient come from the addon; the model is plain TypeScript.
@@ -121,9 +122,9 @@ const results = [
 console.log(`
 ${comparison(results)}
 Mean ± standard deviation over the seeds; with one seed all losses start from
-the same weights and see the same views. The mean loss is plain cross entropy for
-all three; ECE is the expected calibration error, of 10 bins. Always guessing
-${species[0]} is right for ${((100 * commonest) / labels.length).toFixed(1)} %. This shows what the losses do; it ranks nothing.
+the same weights and see the same views. The mean loss is plain cross entropy
+for all three; ECE is the expected calibration error, of 10 bins. Who always
+guesses ${species[0]} is right in ${((100 * commonest) / labels.length).toFixed(1)} %. This shows what the losses do, it ranks nothing.
 
 WHAT THE DIVERGENCE PENALISES
 

@@ -129,7 +129,7 @@ export function curveInTerminal(points: readonly CurvePoint[]): string {
     // The digits stand centred under the tick, a minus sign before them.
     const digits = text.replace('-', '').length;
     const start = labelWidth + i * columnsPerStep - Math.floor(digits / 2) - (text.length - digits);
-    labels.splice(start, text.length, ...text);
+    labels.splice(start, text.length, ...text.split(''));
   }
   return [
     `  ${alpha} × Jensen-Shannon divergence (nats)`,

@@ -42,6 +42,6 @@ export function describe(value: unknown): string {
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'function') return 'a function';
   if (Array.isArray(value)) return `an array of length ${value.length}`;
-  const name: unknown = Object.getPrototypeOf(value)?.constructor?.name;
-  return typeof name === 'string' && name !== 'Object' ? `a value of type ${name}` : 'an object';
+  const { name } = (value as object).constructor ?? Object;
+  return name === 'Object' ? 'an object' : `a value of type ${name}`;
 }

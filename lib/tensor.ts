@@ -73,7 +73,7 @@ function naturalDType(data: ArrayBufferView): DType | undefined {
 
 export function numel(shape: readonly number[]): number {
   let count = 1;
-  for (let i = 0; i < shape.length; i++) count *= shape[i]!;
+  for (const size of shape) count *= size;
   return count;
 }
 
@@ -131,8 +131,7 @@ export class Tensor {
 
   /** The elements. Throws ERR_DISPOSED after `dispose()`. */
   get data(): TypedArray {
-    if (this.#data === undefined) throw typeError('ERR_DISPOSED', 'this tensor was disposed; its data is gone');
-    return this.#data;
+    return this.#checkAlive();
   }
 
   /** The only value of a tensor with one element. Integers of 64 bits come as a number. */
@@ -154,15 +153,15 @@ export class Tensor {
   }
 
   /** This tensor on `device`; itself where it is there already. Throws ERR_CUDA_UNAVAILABLE. */
-  to(device: Device): Tensor {
-    void this.data;
+  to(device: Device): this {
+    this.#checkAlive();
     resolveDevice(device);
     return this;
   }
 
   /** `to`, off the event loop. */
-  async toAsync(device: Device): Promise<Tensor> {
-    return this.to(device);
+  toAsync(device: Device): Promise<this> {
+    return Promise.resolve().then(() => this.to(device));
   }
 
   /** Lets go of the data. Using the tensor afterwards throws ERR_DISPOSED. */
@@ -172,6 +171,11 @@ export class Tensor {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #checkAlive(): TypedArray {
+    if (this.#data === undefined) throw typeError('ERR_DISPOSED', 'this tensor was disposed; its data is gone');
+    return this.#data;
   }
 
   /** The elements as a typed array of plain numbers (or bigints). */
@@ -369,8 +373,8 @@ export function asTensor(value: unknown, name: string, role: Role = 'values'): T
     }
     if ('dims' in value) {
       const { data, dims, type, location } = value as { data: unknown; dims: unknown; type?: unknown; location?: unknown };
-      if (location !== undefined && !/^cpu(-pinned)?$/.test(String(location))) {
-        throw typeError('ERR_DTYPE', `${name}: expected a tensor in host memory, got location '${String(location)}'`);
+      if (location !== undefined && location !== 'cpu' && location !== 'cpu-pinned') {
+        throw typeError('ERR_DTYPE', `${name}: expected a tensor in host memory, got location ${describe(location)}`);
       }
       return fromData(name, data, dims, type, undefined);
     }
@@ -427,8 +431,10 @@ export function isContiguous({ shape, strides }: Tensor): boolean {
 /** The tensor in row-major order without gaps: itself, or a copy. */
 export function contiguous(source: Tensor): Tensor {
   if (isContiguous(source)) return source;
-  const { shape, strides, dtype } = source;
-  const from = source.data as Float64Array;
+  const { shape, strides, dtype, data } = source;
+  // Half precision is copied as bits, also out of a Float16Array.
+  const half = dtype === 'float16' || dtype === 'bfloat16';
+  const from = (half ? new Uint16Array(data.buffer, data.byteOffset, data.length) : data) as Float64Array;
   const copy = allocate(dtype, numel(shape)) as Float64Array;
   const index = new Array<number>(shape.length).fill(0);
   for (let to = 0, offset = 0; to < copy.length; to++) {
@@ -440,7 +446,7 @@ export function contiguous(source: Tensor): Tensor {
       index[axis] = 0;
     }
   }
-  return new Tensor(copy as TypedArray, shape, dtype);
+  return new Tensor(copy, shape, dtype);
 }
 
 /** The values of a floating tensor in `dtype`, contiguous: its own data, or a converted copy. */

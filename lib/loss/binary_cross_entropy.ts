@@ -1,7 +1,6 @@
-import { typeError } from '../errors.js';
 import { booleanOption, checkOptions, choiceOption, numberOption } from '../options.js';
-import { asTensor, isFloat, Tensor, valuesAs, type TensorLike } from '../tensor.js';
-import { Loss, reductions, type Reduction } from './loss.js';
+import { numel, type TensorLike } from '../tensor.js';
+import { factorOption, Loss, reductions, type Reduction } from './loss.js';
 
 export interface BinaryCrossEntropyOptions {
   /** ε in [0, 1), for class indices alone: the label's target is 1 − ε + ε/C, every other class's ε/C. */
@@ -15,16 +14,6 @@ export interface BinaryCrossEntropyOptions {
   sumClasses?: boolean | undefined;
   /** Factor of the positive part, broadcast against the input. */
   posWeight?: TensorLike | null | undefined;
-}
-
-/** A copy of a factor, so that later changes to the caller's array do not reach the loss. */
-function factor(owner: string, name: string, value: TensorLike | null | undefined): Tensor | undefined {
-  if (value === undefined || value === null) return undefined;
-  const given = asTensor(value, name);
-  if (!isFloat(given.dtype)) {
-    throw typeError('ERR_DTYPE', `${owner}: expected ${name} of a floating dtype, got ${given.dtype}`);
-  }
-  return new Tensor(valuesAs(given, 'float64').slice(), given.shape, 'float64');
 }
 
 /**
@@ -68,9 +57,9 @@ export class BinaryCrossEntropy extends Loss {
       },
       reduction: sums ? 'mean' : chosen,
       targets: ['indices', 'dense'],
-      weight: factor(owner, 'weight', weight),
-      posWeight: factor(owner, 'posWeight', posWeight),
-      ...(sums && { divisor: (shape: readonly number[]) => shape.slice(0, -1).reduce((n, size) => n * size, 1) }),
+      weight: factorOption(owner, 'weight', weight),
+      posWeight: factorOption(owner, 'posWeight', posWeight),
+      ...(sums && { divisor: (shape: readonly number[]) => numel(shape.slice(0, -1)) }),
     });
   }
 }

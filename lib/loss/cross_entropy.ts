@@ -1,20 +1,6 @@
 import { booleanOption, checkOptions, choiceOption, numberOption } from '../options.js';
-import { asTensor, isFloat, Tensor, valuesAs, showShape, type TensorLike } from '../tensor.js';
-import { rangeError, typeError } from '../errors.js';
-import { Loss, reductions, type Reduction } from './loss.js';
-
-/** A factor a class, copied so that later changes to the caller's array do not reach the loss. */
-function classWeight(owner: string, weight: TensorLike | undefined): Tensor | undefined {
-  if (weight === undefined) return undefined;
-  const given = asTensor(weight, 'weight');
-  if (!isFloat(given.dtype)) {
-    throw typeError('ERR_DTYPE', `${owner}: expected weight of a floating dtype, got ${given.dtype}`);
-  }
-  if (given.shape.length !== 1) {
-    throw rangeError('ERR_SHAPE', `${owner}: expected weight of shape [C], got ${showShape(given.shape)}`);
-  }
-  return new Tensor(valuesAs(given, 'float64').slice(), given.shape, 'float64');
-}
+import type { TensorLike } from '../tensor.js';
+import { factorOption, Loss, reductions, type Reduction } from './loss.js';
 
 export interface CrossEntropyLossOptions {
   /** A factor a class, shape [C]; the mean then divides by the sum of the rows' weights. */
@@ -52,7 +38,7 @@ export class CrossEntropyLoss extends Loss {
       targets: ['indices', 'dense'],
       classAxis: 1,
       ignoreIndex: numberOption(owner, 'ignoreIndex', ignoreIndex, { integer: true }),
-      weight: classWeight(owner, weight),
+      weight: factorOption(owner, 'weight', weight),
       weightPerClass: true,
     });
   }
@@ -132,7 +118,7 @@ export class NLLLoss extends Loss {
       targets: ['indices'],
       classAxis: 1,
       ignoreIndex: numberOption(owner, 'ignoreIndex', ignoreIndex, { integer: true }),
-      weight: classWeight(owner, weight),
+      weight: factorOption(owner, 'weight', weight),
       weightPerClass: true,
     });
   }

@@ -14,6 +14,7 @@ import {
   numel,
   sameShape,
   showShape,
+  tensor,
   Tensor,
   valuesAs,
   type FloatDType,
@@ -108,6 +109,20 @@ function broadcastStrides(
     `${owner}: ${name} of shape ${showShape(factor.shape)} does not broadcast to the input's ${showShape(shape)}; ` +
       `give a number, [${classes}], or the input's shape`,
   );
+}
+
+/**
+ * An option that holds factors, as float64 of its own, so that later changes to the caller's array do not reach the
+ * loss and plain numbers keep all their digits.
+ */
+export function factorOption(owner: string, name: string, value: TensorLike | null | undefined): Tensor | undefined {
+  if (value === undefined || value === null) return undefined;
+  const plain = typeof value === 'number' || Array.isArray(value);
+  const given = plain ? tensor(value, { dtype: 'float64' }) : asTensor(value, name);
+  if (!isFloat(given.dtype)) {
+    throw typeError('ERR_DTYPE', `${owner}: expected ${name} of a floating dtype, got ${given.dtype}`);
+  }
+  return new Tensor(valuesAs(given, 'float64').slice(), given.shape, 'float64');
 }
 
 /** Memory that can grow, shrink or move while a worker reads it can't be used off the event loop. */

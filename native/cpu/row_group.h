@@ -57,7 +57,7 @@ struct RowGroup {
         const T* row = input[k].row(k * samples + sample);
         if (rows != nullptr) rows[k] = row;
         R* e_row = exponentials + k * width;
-        sums[k] = softmax_pass(row, classes, [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
+        sums[k] = softmax_pass(row, input[k].next(k * samples + sample), classes, [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
           store(e_row + c, e, Full{});
           if (k == 0) d_total.add(spread_distance(c, lanes, d));
         });

@@ -30,7 +30,7 @@ struct RowMap {
       if constexpr (Formula::backward) {
         backward_row(input.row(row), output.row(row, -1), result.row(row), call.classes);
       } else {
-        forward_row(input.row(row), exponentials, result.row(row), call.classes);
+        forward_row(input.row(row), input.next(row), exponentials, result.row(row), call.classes);
       }
     }
     result.finish();
@@ -38,8 +38,8 @@ struct RowMap {
   }
 
  private:
-  static void forward_row(const T* z, R* exponentials, T* out, int64_t classes) {
-    const RowSums sums = softmax_pass(z, classes, [&](int64_t c, auto, V, V e) __attribute__((always_inline)) {
+  static void forward_row(const T* z, const T* next, R* exponentials, T* out, int64_t classes) {
+    const RowSums sums = softmax_pass(z, next, classes, [&](int64_t c, auto, V, V e) __attribute__((always_inline)) {
       store(exponentials + c, e, Full{});
     });
     const V m(static_cast<R>(sums.max));

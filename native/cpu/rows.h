@@ -52,6 +52,11 @@ class RowReader {
     return tile_ + (row - tile_begin_) * padded<T>(call_.classes);
   }
 
+  /** Where the row after this one stands, to fetch it early; of the last one, and of tiles, any address does. */
+  const T* next(int64_t row) const {
+    return direct() && row + 1 < end_ ? data_ + row_offset(call_, strides_, row + 1) : data_;
+  }
+
  private:
   bool direct() const { return strides_.classes == 1; }
 

@@ -67,7 +67,7 @@ struct SoftmaxLinear {
                                      is_dense(spread) ? load(q_row + c, lanes) : V(0));
       };
       Sum<V> q_total, dot_total;
-      const RowSums sums = softmax_pass(z, classes, [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
+      const RowSums sums = softmax_pass(z, input.next(row), classes, [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
         if constexpr (kGrad) store(exponentials + c, e, Full{});
         if constexpr (spread != Spread::none) {
           V q = spread_at(c, lanes);

@@ -1,0 +1,17 @@
+import assert from 'node:assert/strict';
+import type { Tensor } from 'surprisal';
+import { valuesOf } from './float_formats.js';
+
+/**
+ * Fails unless a tensor holds these numbers. The default tolerance is for float64: some dozen roundings of 1.1e-16,
+ * relative to 1 for what is smaller. With a float32 tensor every rounding is 6e-8: give 3e-7 or what the case says.
+ */
+export function close(actual: Tensor, expected: number | ArrayLike<number>, tolerance = 2e-15): void {
+  const wanted = typeof expected === 'number' ? [expected] : Array.from(expected);
+  const values = valuesOf(actual);
+  assert.equal(values.length, wanted.length, `expected ${wanted.length} numbers, got ${values.length}`);
+  for (const [i, x] of wanted.entries()) {
+    const error = Math.abs(values[i]! - x) / Math.max(1, Math.abs(x));
+    assert.ok(error <= tolerance, `[${i}]: expected ${x}, got ${values[i]}, error ${error} > ${tolerance}`);
+  }
+}
