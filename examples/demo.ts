@@ -56,29 +56,19 @@ function trainAndScore(name: string, criterion: Loss, runs: number): Result {
   return { name, clean, noisy };
 }
 
-/** Mean ± sample standard deviation. */
-function spread(values: readonly number[], digits: number): string {
+/** Mean ± sample standard deviation of a number of each run. */
+function spread(scores: readonly Scores[], pick: (one: Scores) => number, digits: number): string {
+  const values = scores.map(pick);
   const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
   const variance = values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (values.length - 1);
   return `${mean.toFixed(digits)} ± ${Math.sqrt(variance).toFixed(digits)}`;
 }
 
-function cells(scores: readonly Scores[]): string[] {
-  return [
-    spread(
-      scores.map(({ accuracy }) => 100 * accuracy),
-      1,
-    ),
-    spread(
-      scores.map(({ meanLoss }) => meanLoss),
-      3,
-    ),
-    spread(
-      scores.map(({ calibrationError }) => 100 * calibrationError),
-      1,
-    ),
-  ];
-}
+const cells = (scores: readonly Scores[]): string[] => [
+  spread(scores, ({ accuracy }) => 100 * accuracy, 1),
+  spread(scores, ({ meanLoss }) => meanLoss, 3),
+  spread(scores, ({ calibrationError }) => 100 * calibrationError, 1),
+];
 
 function comparison(results: readonly Result[]): string {
   const table = new Table({
@@ -86,14 +76,10 @@ function comparison(results: readonly Result[]): string {
     colAligns: ['left', 'right', 'right', 'right'],
     style: { head: [], border: [], compact: true },
   });
-  table.push([{ content: 'held-out penguins', colSpan: 4 }]);
+  const section = (content: string) => table.push([{ content, colSpan: 4 }]);
+  section('held-out penguins');
   for (const { name, clean } of results) table.push([`  ${name}`, ...cells(clean)]);
-  table.push([
-    {
-      content: `the same, with measurement noise of ${heldOutNoise.deviation} standard deviation`,
-      colSpan: 4,
-    },
-  ]);
+  section(`the same, with measurement noise of ${heldOutNoise.deviation} standard deviation`);
   for (const { name, noisy } of results) table.push([`  ${name}`, ...cells(noisy)]);
   return table.toString();
 }
@@ -124,7 +110,7 @@ ${comparison(results)}
 Mean ± standard deviation over the seeds; with one seed all losses start from
 the same weights and see the same views. The mean loss is plain cross entropy
 for all three; ECE is the expected calibration error, of 10 bins. Who always
-guesses ${species[0]} is right in ${((100 * commonest) / labels.length).toFixed(1)} %. This shows what the losses do, it ranks nothing.
+guesses ${species[0]} is right in ${((100 * commonest) / labels.length).toFixed(1)} %. An illustration, no ranking.
 
 WHAT THE DIVERGENCE PENALISES
 

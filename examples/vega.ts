@@ -13,12 +13,14 @@ interface VegaLite {
   readonly compile: (spec: object) => { readonly spec: object };
 }
 
+// The packages' own declarations want the DOM's types, which a program for Node does not have. The compiler does not
+// follow a name that is no literal, and what is used of the packages is declared above.
+const load = async (name: string): Promise<unknown> => import(name);
+
 /** A Vega-Lite specification, drawn as an SVG document. */
 export async function renderSvg(spec: object): Promise<string> {
-  // The packages' own declarations want the DOM's types, which a program for Node does not have. As plain strings the
-  // compiler does not follow their names, and what is used of them is declared above.
-  const { parse, View } = (await import('vega' as string)) as Vega;
-  const { compile } = (await import('vega-lite' as string)) as VegaLite;
+  const { parse, View } = (await load('vega')) as Vega;
+  const { compile } = (await load('vega-lite')) as VegaLite;
   const view = new View(parse(compile(spec).spec), { renderer: 'none' });
   try {
     return await view.toSVG();

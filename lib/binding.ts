@@ -25,9 +25,15 @@ function loadBinding(): Binding {
 export const binding = loadBinding();
 
 /** The slot of each field in a call's header. */
-export const slot = Object.fromEntries(binding.fields.map((field, index) => [field, index])) as Record<Field, number>;
+export const slot = Object.fromEntries(binding.fields.map((field, index) => [field, index])) as Record<
+  Field,
+  number
+>;
 
 export const headerLength = binding.fields.length;
 
 /** The native code of each dtype. */
-export const dtypeCode = Object.fromEntries(binding.dtypes.map((dtype, index) => [dtype, index])) as Record<string, number>;
+export const dtypeCode = Object.fromEntries(binding.dtypes.map((dtype, index) => [dtype, index])) as Record<
+  string,
+  number
+>;

@@ -37,11 +37,11 @@ export function abortError(reason: unknown) {
 /** A value as an error message shows it: its type, and the value where that is short. */
 export function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);
-  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? value.slice(0, 40) + '…' : value);
+  if (typeof value === 'string') return `'${value.length > 40 ? value.slice(0, 40) + '…' : value}'`;
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'function') return 'a function';
   if (Array.isArray(value)) return `an array of length ${value.length}`;
-  const { name } = (value as object).constructor ?? Object;
+  const { name } = (value.constructor as { name: string } | undefined) ?? Object;
   return name === 'Object' ? 'an object' : `a value of type ${name}`;
 }

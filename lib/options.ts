@@ -7,7 +7,12 @@ export function checkOptions<T extends object>(
   known: readonly (keyof T & string)[],
 ): T {
   if (options === undefined) return {} as T;
-  if (typeof options !== 'object' || options === null || Array.isArray(options) || ArrayBuffer.isView(options)) {
+  if (
+    typeof options !== 'object' ||
+    options === null ||
+    Array.isArray(options) ||
+    ArrayBuffer.isView(options)
+  ) {
     throw typeError('ERR_OPTION', `${owner}: expected options as an object, got ${describe(options)}`);
   }
   for (const name of Object.keys(options)) {
@@ -39,7 +44,13 @@ export function numberOption(owner: string, name: string, value: unknown, range:
   const message = () => `${owner}: expected ${expectation(range)} for ${name}, got ${describe(value)}`;
   if (typeof value !== 'number') throw typeError('ERR_OPTION', message());
   const { min = -Infinity, max = Infinity, below = Infinity, integer = false } = range;
-  if (!Number.isFinite(value) || value < min || value > max || value >= below || (integer && !Number.isInteger(value))) {
+  if (
+    !Number.isFinite(value) ||
+    value < min ||
+    value > max ||
+    value >= below ||
+    (integer && !Number.isInteger(value))
+  ) {
     throw rangeError('ERR_OPTION', message());
   }
   return value;
@@ -52,7 +63,12 @@ export function booleanOption(owner: string, name: string, value: unknown): bool
   return value;
 }
 
-export function choiceOption<T extends string>(owner: string, name: string, value: unknown, choices: readonly T[]): T {
+export function choiceOption<T extends string>(
+  owner: string,
+  name: string,
+  value: unknown,
+  choices: readonly T[],
+): T {
   if (!(choices as readonly unknown[]).includes(value)) {
     const error = typeof value === 'string' ? rangeError : typeError;
     const list = choices.map((choice) => `'${choice}'`).join(', ');

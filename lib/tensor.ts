@@ -4,7 +4,8 @@ import { describe, rangeError, typeError } from './errors.js';
 import { checkOptions } from './options.js';
 
 export type FloatDType = 'float32' | 'float64' | 'float16' | 'bfloat16';
-export type IntegerDType = 'int8' | 'uint8' | 'int16' | 'uint16' | 'int32' | 'uint32' | 'int64' | 'uint64' | 'bool';
+export type IntegerDType =
+  'int8' | 'uint8' | 'int16' | 'uint16' | 'int32' | 'uint32' | 'int64' | 'uint64' | 'bool';
 export type DType = FloatDType | IntegerDType;
 
 export type TypedArray =
@@ -25,9 +26,19 @@ export type NestedArray<T = number | bigint> = readonly (T | NestedArray<T>)[];
 /** Whatever is taken as a tensor: see `tensor`. */
 export type TensorLike =
   | Tensor
-  | { readonly data: ArrayBufferView; readonly shape: readonly number[]; readonly dtype?: string; readonly strides?: readonly number[] }
+  | {
+      readonly data: ArrayBufferView;
+      readonly shape: readonly number[];
+      readonly dtype?: string;
+      readonly strides?: readonly number[];
+    }
   /** As onnxruntime-node and transformers.js have it. */
-  | { readonly data: unknown; readonly dims: readonly number[]; readonly type: string; readonly location?: string }
+  | {
+      readonly data: unknown;
+      readonly dims: readonly number[];
+      readonly type: string;
+      readonly location?: string;
+    }
   | TypedArray
   | NestedArray
   | number
@@ -55,7 +66,8 @@ const floatDTypes: ReadonlySet<string> = new Set<FloatDType>(['float32', 'float6
 export const isFloat = (dtype: string): dtype is FloatDType => floatDTypes.has(dtype);
 
 /** The dtype a loss of this input is computed and returned in. */
-export const computeDType = (dtype: FloatDType): 'float32' | 'float64' => (dtype === 'float64' ? 'float64' : 'float32');
+export const computeDType = (dtype: FloatDType): 'float32' | 'float64' =>
+  dtype === 'float64' ? 'float64' : 'float32';
 
 function holderName(data: object): string {
   return (data as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? '';
@@ -137,7 +149,10 @@ export class Tensor {
   /** The only value of a tensor with one element. Integers of 64 bits come as a number. */
   item(): number {
     if (numel(this.shape) !== 1) {
-      throw rangeError('ERR_SHAPE', `item(): expected a tensor of one element, got shape ${showShape(this.shape)}`);
+      throw rangeError(
+        'ERR_SHAPE',
+        `item(): expected a tensor of one element, got shape ${showShape(this.shape)}`,
+      );
     }
     return Number(this.#numbers()[0]);
   }
@@ -148,7 +163,9 @@ export class Tensor {
     const build = (axis: number, offset: number): number | NestedArray<number> =>
       axis === this.shape.length
         ? Number(data[offset])
-        : Array.from({ length: this.shape[axis]! }, (_, i) => build(axis + 1, offset + i * this.strides[axis]!));
+        : Array.from({ length: this.shape[axis]! }, (_, i) =>
+            build(axis + 1, offset + i * this.strides[axis]!),
+          );
     return build(0, 0);
   }
 
@@ -174,7 +191,8 @@ export class Tensor {
   }
 
   #checkAlive(): TypedArray {
-    if (this.#data === undefined) throw typeError('ERR_DISPOSED', 'this tensor was disposed; its data is gone');
+    if (this.#data === undefined)
+      throw typeError('ERR_DISPOSED', 'this tensor was disposed; its data is gone');
     return this.#data;
   }
 
@@ -184,13 +202,21 @@ export class Tensor {
     if (isDetached(data)) throw detachedError('tensor');
     if (dtype !== 'float16' && dtype !== 'bfloat16') return data;
     const numbers = new Float32Array(data.length);
-    binding.convert(data, dtypeCode[dtype]!, numbers, dtypeCode['float32']!);
+    if (data.length > 0) binding.convert(data, dtypeCode[dtype]!, numbers, dtypeCode['float32']!);
     return numbers;
   }
 }
 
 /** A new typed array that holds `length` elements of `dtype`. */
 export function allocate(dtype: DType, length: number): TypedArray {
+  try {
+    return allocateUnchecked(dtype, length);
+  } catch (cause) {
+    throw Object.assign(rangeError('ERR_OUT_OF_MEMORY', `no memory for ${length} elements of ${dtype}`), { cause });
+  }
+}
+
+function allocateUnchecked(dtype: DType, length: number): TypedArray {
   switch (dtype) {
     case 'float32':
       return new Float32Array(length);
@@ -221,7 +247,7 @@ function checkShape(name: string, shape: unknown): readonly number[] {
     const shown = Array.isArray(shape) ? `[${shape.map(describe).join(', ')}]` : describe(shape);
     throw typeError('ERR_SHAPE', `${name}: expected a shape of non-negative integers, got ${shown}`);
   }
-  return shape as number[];
+  return [...(shape as number[])];
 }
 
 function checkDType(name: string, data: ArrayBufferView, dtype: unknown): DType {
@@ -236,7 +262,10 @@ function checkDType(name: string, data: ArrayBufferView, dtype: unknown): DType 
   }
   const names = holders[dtype as DType];
   if (!names.includes(holderName(data))) {
-    throw typeError('ERR_DTYPE', `${name}: dtype ${dtype} is held by ${names.join(' or ')}, got ${describe(data)}`);
+    throw typeError(
+      'ERR_DTYPE',
+      `${name}: dtype ${dtype} is held by ${names.join(' or ')}, got ${describe(data)}`,
+    );
   }
   return dtype as DType;
 }
@@ -313,26 +342,31 @@ function flatten(name: string, value: unknown): { numbers: (number | bigint)[]; 
   return { numbers, shape };
 }
 
-function fromNumbers(name: string, numbers: readonly (number | bigint)[], shape: readonly number[], dtype: DType): Tensor {
-  if (dtype === 'int64' || dtype === 'uint64') {
-    const bad = numbers.findIndex((x) => typeof x === 'number' && !Number.isSafeInteger(x));
-    if (bad >= 0) throw typeError('ERR_DTYPE', `${name}: expected integers, but element ${bad} is ${numbers[bad]}`);
-    const data = allocate(dtype, numbers.length) as BigInt64Array;
-    numbers.forEach((x, i) => (data[i] = BigInt(x)));
+function fromNumbers(
+  name: string,
+  numbers: readonly (number | bigint)[],
+  shape: readonly number[],
+  dtype: DType,
+): Tensor {
+  if (isFloat(dtype)) {
+    const wide = Float64Array.from(numbers, Number);
+    if (dtype === 'float64') return new Tensor(wide, shape, dtype);
+    const data = allocate(dtype, numbers.length);
+    if (data.length > 0) binding.convert(wide, dtypeCode['float64']!, data, dtypeCode[dtype]!);
     return new Tensor(data, shape, dtype);
   }
-  if (!isFloat(dtype)) {
-    const bad = numbers.findIndex((x) => typeof x === 'number' && !Number.isInteger(x));
-    if (bad >= 0) throw typeError('ERR_DTYPE', `${name}: expected integers, but element ${bad} is ${numbers[bad]}`);
-  }
-  const plain = numbers as readonly number[];
-  if (dtype === 'float16' || dtype === 'bfloat16') {
-    const data = new Uint16Array(numbers.length);
-    binding.convert(Float64Array.from(plain, Number), dtypeCode['float64']!, data, dtypeCode[dtype]!);
-    return new Tensor(data, shape, dtype);
-  }
-  const data = allocate(dtype, numbers.length) as Float64Array;
-  for (let i = 0; i < plain.length; i++) data[i] = Number(plain[i]);
+  const data = allocate(dtype, numbers.length);
+  const wide = data instanceof BigInt64Array || data instanceof BigUint64Array;
+  numbers.forEach((x, i) => {
+    if (typeof x === 'number' && !Number.isInteger(x)) {
+      throw typeError('ERR_DTYPE', `${name}: expected integers, but element ${i} is ${x}`);
+    }
+    if (wide) data[i] = BigInt(x);
+    else data[i] = Number(x);
+    if (Number(data[i]) !== Number(x)) {
+      throw rangeError('ERR_DTYPE', `${name}: element ${i} is ${x}, which ${dtype} does not hold`);
+    }
+  });
   return new Tensor(data, shape, dtype);
 }
 
@@ -355,7 +389,8 @@ function plainDType(numbers: readonly (number | bigint)[], shape: readonly numbe
  */
 export function asTensor(value: unknown, name: string, role: Role = 'values'): Tensor {
   if (value instanceof Tensor) {
-    if (isDetached(value.data)) throw detachedError(name);
+    const { data, shape, strides } = value;
+    if (isDetached(data) || data.length < extent(shape, strides)) throw detachedError(name);
     return value;
   }
   if (typeof value === 'number' || typeof value === 'bigint') {
@@ -368,13 +403,26 @@ export function asTensor(value: unknown, name: string, role: Role = 'values'): T
   if (ArrayBuffer.isView(value)) return fromData(name, value, undefined, undefined, undefined);
   if (typeof value === 'object' && value !== null && 'data' in value) {
     if ('shape' in value) {
-      const { data, shape, dtype, strides } = value as { data: unknown; shape: unknown; dtype?: unknown; strides?: unknown };
+      const { data, shape, dtype, strides } = value as {
+        data: unknown;
+        shape: unknown;
+        dtype?: unknown;
+        strides?: unknown;
+      };
       return fromData(name, data, shape, dtype, strides);
     }
     if ('dims' in value) {
-      const { data, dims, type, location } = value as { data: unknown; dims: unknown; type?: unknown; location?: unknown };
+      const { data, dims, type, location } = value as {
+        data: unknown;
+        dims: unknown;
+        type?: unknown;
+        location?: unknown;
+      };
       if (location !== undefined && location !== 'cpu' && location !== 'cpu-pinned') {
-        throw typeError('ERR_DTYPE', `${name}: expected a tensor in host memory, got location ${describe(location)}`);
+        throw typeError(
+          'ERR_DTYPE',
+          `${name}: expected a tensor in host memory, got location ${describe(location)}`,
+        );
       }
       return fromData(name, data, dims, type, undefined);
     }
@@ -400,14 +448,22 @@ export interface TensorOptions {
  * @throws ERR_DTYPE when the data does not fit the dtype, ERR_SHAPE when it does not fit shape and strides.
  */
 export function tensor(data: TensorLike, options: TensorOptions = {}): Tensor {
-  const { shape, dtype, strides, device = 'cpu' } = checkOptions('tensor', options, ['shape', 'dtype', 'strides', 'device']);
+  const {
+    shape,
+    dtype,
+    strides,
+    device = 'cpu',
+  } = checkOptions('tensor', options, ['shape', 'dtype', 'strides', 'device']);
   resolveDevice(device);
   if (ArrayBuffer.isView(data)) return fromData('tensor', data, shape, dtype, strides);
   if (typeof data === 'number' || typeof data === 'bigint' || Array.isArray(data)) {
     const nested = flatten('tensor', data);
-    if (dtype !== undefined && !Object.hasOwn(holders, dtype)) checkDType('tensor', new Float32Array(1), dtype);
+    if (dtype !== undefined && !Object.hasOwn(holders, dtype))
+      checkDType('tensor', new Float32Array(1), dtype);
     const flat = fromNumbers('tensor', nested.numbers, nested.shape, dtype ?? 'float32');
-    return shape === undefined && strides === undefined ? flat : fromData('tensor', flat.data, shape ?? nested.shape, flat.dtype, strides);
+    return shape === undefined && strides === undefined
+      ? flat
+      : fromData('tensor', flat.data, shape ?? nested.shape, flat.dtype, strides);
   }
   const taken = asTensor(data, 'tensor');
   if (shape === undefined && dtype === undefined && strides === undefined) return taken;

@@ -84,8 +84,7 @@ class Arena {
   }
 
   /** A typed array whose buffer was transferred. */
-  detached(length = 12): Float32Array {
-    const array = new Float32Array(length);
+  detached<T extends Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>>(array: T): T {
     structuredClone(array.buffer, { transfer: [array.buffer] });
     return array;
   }
@@ -126,11 +125,7 @@ function assertError(error: unknown, [kind, code, message]: Expected): true {
   assert.equal(error.constructor, kind, error.stack);
   assert.equal((error as SurprisalError).code, code, error.message);
   assert.match(error.message, message);
-  assert.doesNotMatch(
-    error.message,
-    /\[object|undefined$/,
-    'the message shows an object or undefined as what came',
-  );
+  assert.doesNotMatch(error.message, /\[object /, 'the message shows an object in place of what came');
   return true;
 }
 
@@ -270,7 +265,7 @@ refuses(
 );
 refuses(
   'a string as input',
-  [TypeError, 'ERR_DTYPE', /input: expected a Tensor.*got "logits"/],
+  [TypeError, 'ERR_DTYPE', /input: expected a Tensor.*got 'logits'/],
   crossEntropy,
   (a) => ({
     input: 'logits',
@@ -283,7 +278,7 @@ refuses(
 const outOfRange = (row: number, label: number | bigint, classes = 3): Expected => [
   RangeError,
   'ERR_TARGET_OUT_OF_RANGE',
-  new RegExp(`\\[0, ${classes}\\)(?=.*\\brow ${row}\\b).*(?<![\\d-])${label}\\b`),
+  new RegExp(`expected class indices in \\[0, ${classes}\\).*\\brow ${row} (is|has) ${label}\\b`),
 ];
 
 refuses('a label too large in the first row', outOfRange(0, 3), labelSmoothing, (a) => ({
@@ -505,7 +500,7 @@ refuses(
 );
 refuses(
   'strings as labels',
-  [TypeError, 'ERR_DTYPE', /target: expected numbers in nested arrays.*got "1"/],
+  [TypeError, 'ERR_DTYPE', /target: expected numbers in nested arrays.*got '1'/],
   crossEntropy,
   (a) => ({
     input: a.input(),
@@ -547,7 +542,7 @@ rejects(
 rejects(
   'a detached lens',
   [TypeError, 'ERR_DISPOSED', /confusionLens: its buffer is detached/],
-  (a) => new LensedCrossEntropy({ confusionLens: { data: a.detached(9), shape: [3, 3] } }),
+  (a) => new LensedCrossEntropy({ confusionLens: { data: a.detached(new Float32Array(9)), shape: [3, 3] } }),
 );
 refuses(
   'a lens for another number of classes',
@@ -633,7 +628,7 @@ for (const [name, make] of [
       make(untyped(smoothing)),
     );
   }
-  rejects(`${name}: smoothing as a string`, interval('smoothing', '"0\\.1"', TypeError), () =>
+  rejects(`${name}: smoothing as a string`, interval('smoothing', "'0\\.1'", TypeError), () =>
     make(untyped('0.1')),
   );
   rejects(`${name}: smoothing null`, interval('smoothing', 'null', TypeError), () => make(untyped(null)));
@@ -666,7 +661,7 @@ rejects(
 );
 rejects(
   'numSplits as a string',
-  [TypeError, 'ERR_OPTION', /integer of at least 1 for numSplits, got "3"/],
+  [TypeError, 'ERR_OPTION', /integer of at least 1 for numSplits, got '3'/],
   () => new JsdCrossEntropy({ numSplits: untyped('3') }),
 );
 rejects(
@@ -691,12 +686,12 @@ rejects(
 );
 rejects(
   'disableTorchGradFocalLoss as a string',
-  [TypeError, 'ERR_OPTION', /true or false for disableTorchGradFocalLoss, got "yes"/],
+  [TypeError, 'ERR_OPTION', /true or false for disableTorchGradFocalLoss, got 'yes'/],
   () => new AsymmetricLossMultiLabel({ disableTorchGradFocalLoss: untyped('yes') }),
 );
 rejects(
   'targetThreshold as a string',
-  [TypeError, 'ERR_OPTION', /finite number for targetThreshold, got "0\.5"/],
+  [TypeError, 'ERR_OPTION', /finite number for targetThreshold, got '0\.5'/],
   () => new BinaryCrossEntropy({ targetThreshold: untyped('0.5') }),
 );
 rejects(
@@ -731,7 +726,7 @@ for (const [name, make] of [
 ] as const) {
   rejects(
     `${name}: reduction 'batchmean'`,
-    [RangeError, 'ERR_OPTION', /'none', 'mean', 'sum' for reduction, got "batchmean"/],
+    [RangeError, 'ERR_OPTION', /'none', 'mean', 'sum' for reduction, got 'batchmean'/],
     () => make(untyped('batchmean')),
   );
   rejects(
@@ -742,7 +737,7 @@ for (const [name, make] of [
 }
 rejects(
   "KLDivLoss: reduction 'avg'",
-  [RangeError, 'ERR_OPTION', /'none', 'mean', 'sum', 'batchmean' for reduction, got "avg"/],
+  [RangeError, 'ERR_OPTION', /'none', 'mean', 'sum', 'batchmean' for reduction, got 'avg'/],
   () => new KLDivLoss({ reduction: untyped('avg') }),
 );
 
@@ -831,7 +826,7 @@ refuses(
 );
 refuses(
   'gradOutput as a string',
-  [TypeError, 'ERR_DTYPE', /gradOutput: expected a Tensor.*got "1"/],
+  [TypeError, 'ERR_DTYPE', /gradOutput: expected a Tensor.*got '1'/],
   crossEntropy,
   withOptions((a) => ({ gradOutput: '1', out: { grad: a.out() } })),
 );
@@ -839,7 +834,7 @@ refuses(
   'detached gradOutput',
   [TypeError, 'ERR_DISPOSED', /gradOutput: its buffer is detached/],
   none,
-  withOptions((a) => ({ gradOutput: a.detached(4), out: { grad: a.out() } })),
+  withOptions((a) => ({ gradOutput: a.detached(new Float32Array(4)), out: { grad: a.out() } })),
 );
 
 // ---- out
@@ -890,7 +885,7 @@ refuses(
   'detached out',
   [TypeError, 'ERR_DISPOSED', /out\.grad: its buffer is detached/],
   crossEntropy,
-  withOptions((a) => ({ out: { grad: { data: a.detached(), shape: [4, 3] } } })),
+  withOptions((a) => ({ out: { grad: { data: a.detached(new Float32Array(12)), shape: [4, 3] } } })),
 );
 refuses(
   'disposed out',
@@ -999,9 +994,9 @@ for (const device of ['cuda', 'cuda:1']) {
   );
 }
 for (const [device, shown] of [
-  ['tpu', '"tpu"'],
-  ['cuda:x', '"cuda:x"'],
-  ['CPU', '"CPU"'],
+  ['tpu', "'tpu'"],
+  ['cuda:x', "'cuda:x'"],
+  ['CPU', "'CPU'"],
   [0, '0'],
   [null, 'null'],
 ] as const) {
@@ -1018,7 +1013,7 @@ rejects("tensor on 'cuda'", [Error, 'ERR_CUDA_UNAVAILABLE', /^device 'cuda' is n
 rejects("to('cuda:0')", [Error, 'ERR_CUDA_UNAVAILABLE', /^device 'cuda' is not available: /], (a) =>
   a.input().to('cuda:0'),
 );
-rejects("to('gpu')", [TypeError, 'ERR_OPTION', /'cpu', 'cuda' or 'cuda:N' for device, got "gpu"/], (a) =>
+rejects("to('gpu')", [TypeError, 'ERR_OPTION', /'cpu', 'cuda' or 'cuda:N' for device, got 'gpu'/], (a) =>
   a.input().to(untyped('gpu')),
 );
 for (const count of [0, -1, 1.5, NaN, 1e9]) {
@@ -1030,7 +1025,7 @@ for (const count of [0, -1, 1.5, NaN, 1e9]) {
 }
 rejects(
   'setNumThreads of a string',
-  [TypeError, 'ERR_OPTION', /integer in \[1, 1024\] for count, got "2"/],
+  [TypeError, 'ERR_OPTION', /integer in \[1, 1024\] for count, got '2'/],
   () => setNumThreads(untyped('2')),
 );
 
@@ -1041,7 +1036,7 @@ refuses(
   [TypeError, 'ERR_DISPOSED', /input: its buffer is detached/],
   crossEntropy,
   (a) => ({
-    input: { data: a.detached(), shape: [4, 3] },
+    input: { data: a.detached(new Float32Array(12)), shape: [4, 3] },
     target: a.labels(0, 1, 2, 0),
   }),
 );
@@ -1062,7 +1057,7 @@ refuses(
   softTarget,
   (a) => ({
     input: a.input(),
-    target: { data: a.detached(), shape: [4, 3] },
+    target: { data: a.detached(new Float32Array(12)), shape: [4, 3] },
   }),
 );
 refuses(
@@ -1071,7 +1066,7 @@ refuses(
   crossEntropy,
   (a) => ({
     input: a.input(),
-    target: { data: new Int32Array(a.detached(4).buffer), dims: [4], type: 'int32' },
+    target: { data: a.detached(new Int32Array(4)), dims: [4], type: 'int32' },
   }),
 );
 refuses('a disposed input', [TypeError, 'ERR_DISPOSED', /disposed/], crossEntropy, (a) => ({
@@ -1084,7 +1079,7 @@ refuses('a disposed target', [TypeError, 'ERR_DISPOSED', /disposed/], softTarget
 }));
 refuses(
   'a tensor whose buffer shrank since',
-  [RangeError, 'ERR_SHAPE', /input: expected at least 12 elements of 4 bytes, got 16 bytes/],
+  [TypeError, 'ERR_DISPOSED', /input: its buffer is detached.*or resized/],
   crossEntropy,
   (a) => {
     const buffer = resizable(48, 96);
@@ -1127,7 +1122,7 @@ rejects('a row among numbers', [RangeError, 'ERR_SHAPE', /one shape, got an arra
 );
 rejects(
   'strings in nested arrays',
-  [TypeError, 'ERR_DTYPE', /expected numbers in nested arrays.*got "2"/],
+  [TypeError, 'ERR_DTYPE', /expected numbers in nested arrays.*got '2'/],
   () => tensor(untyped([[1, '2']])),
 );
 rejects(
@@ -1135,12 +1130,12 @@ rejects(
   [TypeError, 'ERR_DTYPE', /expected numbers in nested arrays.*got null/],
   () => tensor(untyped([1, null])),
 );
-rejects('an unknown dtype', [TypeError, 'ERR_DTYPE', /dtype among float32, .*got "float8"/], () =>
+rejects('an unknown dtype', [TypeError, 'ERR_DTYPE', /dtype among float32, .*got 'float8'/], () =>
   tensor([1], { dtype: untyped('float8') }),
 );
 rejects(
   'an unknown dtype of a typed array',
-  [TypeError, 'ERR_DTYPE', /dtype among float32, .*got "toString"/],
+  [TypeError, 'ERR_DTYPE', /dtype among float32, .*got 'toString'/],
   (a) => tensor(a.input().data, { dtype: untyped('toString') }),
 );
 rejects(
@@ -1153,18 +1148,20 @@ rejects(
   [TypeError, 'ERR_DTYPE', /expected integers, but element 1 is 0\.5/],
   () => tensor([1, 0.5], { dtype: 'int32' }),
 );
-rejects('a number that int8 does not hold', [RangeError, 'ERR_DTYPE', /int8.*element 1 is 300/], () =>
-  tensor([1, 300], { dtype: 'int8' }),
+rejects(
+  'a number that int8 does not hold',
+  [RangeError, 'ERR_DTYPE', /element 1 is 300, which int8 does not hold/],
+  () => tensor([1, 300], { dtype: 'int8' }),
 );
 rejects(
   'a negative number that uint32 does not hold',
-  [RangeError, 'ERR_DTYPE', /uint32.*element 0 is -1/],
+  [RangeError, 'ERR_DTYPE', /element 0 is -1, which uint32 does not hold/],
   () => tensor([-1], { dtype: 'uint32' }),
 );
 rejects(
-  'an unsafe number as int64',
-  [TypeError, 'ERR_DTYPE', /expected integers, but element 0 is 9007199254740992/],
-  () => tensor([2 ** 53], { dtype: 'int64' }),
+  'a number that int64 does not hold',
+  [RangeError, 'ERR_DTYPE', /element 0 is 9223372036854776000, which int64 does not hold/],
+  () => tensor([2 ** 63], { dtype: 'int64' }),
 );
 rejects(
   'fewer elements than the shape has',
@@ -1224,7 +1221,7 @@ rejects(
   [TypeError, 'ERR_DTYPE', /expected a typed array as data, got an array of length 1/],
   () => tensor({ data: ['a'], dims: [1], type: 'string' }),
 );
-rejects('an unknown type', [TypeError, 'ERR_DTYPE', /dtype among float32, .*got "complex64"/], (a) =>
+rejects('an unknown type', [TypeError, 'ERR_DTYPE', /dtype among float32, .*got 'complex64'/], (a) =>
   tensor({ data: a.input().data, dims: [4, 3], type: 'complex64' }),
 );
 rejects(
@@ -1268,7 +1265,7 @@ rejects(
 );
 rejects(
   'softmax along a name',
-  [TypeError, 'ERR_OPTION', /integer in \[-2, 2\) for dim, got "classes"/],
+  [TypeError, 'ERR_OPTION', /integer in \[-2, 2\) for dim, got 'classes'/],
   (a) => F.softmax(a.input(), { dim: untyped('classes') }),
 );
 rejects(
@@ -1292,7 +1289,7 @@ rejects(
   (a) => F.softmax(a.input([0, 3])),
 );
 rejects('logSoftmax of detached memory', [TypeError, 'ERR_DISPOSED', /input: its buffer is detached/], (a) =>
-  F.logSoftmax(a.detached()),
+  F.logSoftmax(a.detached(new Float32Array(12))),
 );
 rejects(
   'logSoftmaxBackward of two shapes',
@@ -1371,13 +1368,16 @@ rejects(
 );
 rejects(
   'oneHot: numClasses as a string',
-  [TypeError, 'ERR_OPTION', /at least 1 for numClasses, or -1.*got "3"/],
+  [TypeError, 'ERR_OPTION', /at least 1 for numClasses, or -1.*got '3'/],
   (a) => F.oneHot(a.labels(0), untyped('3')),
 );
 rejects(
   'oneHot: float labels',
   [TypeError, 'ERR_DTYPE', /oneHot: expected target of an integer dtype, got float32/],
   (a) => F.oneHot(a.input([3])),
+);
+rejects('oneHot: a result that no memory holds', [RangeError, 'ERR_OUT_OF_MEMORY', /1099511627777/], () =>
+  F.oneHot([2 ** 40]),
 );
 rejects(
   'oneHot: no label to take numClasses from',

@@ -43,6 +43,8 @@ import type {
   ValueAndGrad,
 } from 'surprisal/loss';
 
+// Two generic functions are assignable to each other only where their conditions are identical.
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 type Expect<T extends true> = T;
 type Extends<A, B> = [A] extends [B] ? true : false;

@@ -166,7 +166,7 @@ export function logSoftmaxBackward(gradOutput: TensorLike, output: TensorLike, o
 
 /**
  * dL/d(input) of `softmax`: y·(g − Σ g·y) along `dim`, with g = dL/d(output) and y the output; as torch's
- * `_softmax_backward_data`.
+ * `_softmax_backward_data`. Where its rounding keeps y from summing to 1, Σ g·y is divided by Σ y.
  *
  * gradOutput and output of one shape, floating. Returns that shape in the dtype of gradOutput, contiguous.
  *

@@ -69,12 +69,12 @@ export interface AsymmetricLossSingleLabelOptions {
 export class AsymmetricLossSingleLabel extends Loss {
   constructor(options?: AsymmetricLossSingleLabelOptions) {
     const owner = 'AsymmetricLossSingleLabel';
-    const { gammaPos = 1, gammaNeg = 4, eps = 0.1, reduction = 'mean' } = checkOptions(owner, options, [
-      'gammaPos',
-      'gammaNeg',
-      'eps',
-      'reduction',
-    ]);
+    const {
+      gammaPos = 1,
+      gammaNeg = 4,
+      eps = 0.1,
+      reduction = 'mean',
+    } = checkOptions(owner, options, ['gammaPos', 'gammaNeg', 'eps', 'reduction']);
     super({
       owner,
       name: 'asymmetric_loss_single_label',

@@ -84,7 +84,13 @@ export class SoftTargetCrossEntropy extends Loss {
   constructor(options?: Record<string, never>) {
     const owner = 'SoftTargetCrossEntropy';
     checkOptions(owner, options, []);
-    super({ owner, name: 'cross_entropy', parameters: { smoothing: 0 }, reduction: 'mean', targets: ['dense'] });
+    super({
+      owner,
+      name: 'cross_entropy',
+      parameters: { smoothing: 0 },
+      reduction: 'mean',
+      targets: ['dense'],
+    });
   }
 }
 
@@ -106,11 +112,11 @@ export interface NLLLossOptions {
 export class NLLLoss extends Loss {
   constructor(options?: NLLLossOptions) {
     const owner = 'NLLLoss';
-    const { weight, ignoreIndex = -100, reduction = 'mean' } = checkOptions(owner, options, [
-      'weight',
-      'ignoreIndex',
-      'reduction',
-    ]);
+    const {
+      weight,
+      ignoreIndex = -100,
+      reduction = 'mean',
+    } = checkOptions(owner, options, ['weight', 'ignoreIndex', 'reduction']);
     super({
       owner,
       name: 'nll',
@@ -142,7 +148,10 @@ export interface KLDivLossOptions {
 export class KLDivLoss extends Loss {
   constructor(options?: KLDivLossOptions) {
     const owner = 'KLDivLoss';
-    const { reduction = 'mean', logTarget = false } = checkOptions(owner, options, ['reduction', 'logTarget']);
+    const { reduction = 'mean', logTarget = false } = checkOptions(owner, options, [
+      'reduction',
+      'logTarget',
+    ]);
     const chosen = choiceOption(owner, 'reduction', reduction, [...reductions, 'batchmean'] as const);
     super({
       owner,

@@ -22,11 +22,11 @@ export interface JsdCrossEntropyOptions {
 export class JsdCrossEntropy extends Loss {
   constructor(options?: JsdCrossEntropyOptions) {
     const owner = 'JsdCrossEntropy';
-    const { numSplits = 3, alpha = 12, smoothing = 0.1 } = checkOptions(owner, options, [
-      'numSplits',
-      'alpha',
-      'smoothing',
-    ]);
+    const {
+      numSplits = 3,
+      alpha = 12,
+      smoothing = 0.1,
+    } = checkOptions(owner, options, ['numSplits', 'alpha', 'smoothing']);
     const splits = numberOption(owner, 'numSplits', numSplits, { min: 1, integer: true });
     super({
       owner,

@@ -18,7 +18,10 @@ function makeLens(owner: string, confusionLens: TensorLike) {
   }
   const [rows, columns] = given.shape;
   if (given.shape.length !== 2 || rows !== columns || rows === 0) {
-    throw rangeError('ERR_SHAPE', `${owner}: expected a square confusionLens [C, C], got ${showShape(given.shape)}`);
+    throw rangeError(
+      'ERR_SHAPE',
+      `${owner}: expected a square confusionLens [C, C], got ${showShape(given.shape)}`,
+    );
   }
   const matrix = new Tensor(contiguous(given).data.slice(), given.shape, given.dtype);
   const constants = binding.negativeEntropy(matrix.data, dtypeCode[given.dtype]!, rows!, columns!);
@@ -36,7 +39,10 @@ function makeLens(owner: string, confusionLens: TensorLike) {
 export class LensedCrossEntropy extends Loss {
   constructor(options: LensedCrossEntropyOptions) {
     const owner = 'LensedCrossEntropy';
-    const { confusionLens, reduction = 'mean' } = checkOptions(owner, options, ['confusionLens', 'reduction']);
+    const { confusionLens, reduction = 'mean' } = checkOptions(owner, options, [
+      'confusionLens',
+      'reduction',
+    ]);
     if (confusionLens === undefined) {
       throw typeError('ERR_OPTION', `${owner}: expected the option confusionLens, a [C, C] tensor`);
     }

@@ -103,7 +103,8 @@ function broadcastStrides(
   if (size === 1) return { row: 0, classes: 0 };
   if (fits && size === classes && factor.shape.at(-1) === classes) return { row: 0, classes: 1 };
   if (sameShape(factor.shape, shape)) return { row: classes, classes: 1 };
-  if (fits && size === rows && sameShape(factor.shape, [...shape.slice(0, -1), 1])) return { row: 1, classes: 0 };
+  if (fits && size === rows && sameShape(factor.shape, [...shape.slice(0, -1), 1]))
+    return { row: 1, classes: 0 };
   throw rangeError(
     'ERR_SHAPE',
     `${owner}: ${name} of shape ${showShape(factor.shape)} does not broadcast to the input's ${showShape(shape)}; ` +
@@ -115,7 +116,11 @@ function broadcastStrides(
  * An option that holds factors, as float64 of its own, so that later changes to the caller's array do not reach the
  * loss and plain numbers keep all their digits.
  */
-export function factorOption(owner: string, name: string, value: TensorLike | null | undefined): Tensor | undefined {
+export function factorOption(
+  owner: string,
+  name: string,
+  value: TensorLike | null | undefined,
+): Tensor | undefined {
   if (value === undefined || value === null) return undefined;
   const plain = typeof value === 'number' || Array.isArray(value);
   const given = plain ? tensor(value, { dtype: 'float64' }) : asTensor(value, name);
@@ -156,6 +161,10 @@ export abstract class Loss {
     const index = binding.losses.findIndex(({ name }) => name === definition.name);
     const entry = binding.losses[index];
     if (entry === undefined) throw new Error(`the native registry has no loss '${definition.name}'`);
+    const { owner, weight, weightPerClass } = definition;
+    if (weightPerClass && weight !== undefined && weight.shape.length !== 1) {
+      throw rangeError('ERR_SHAPE', `${owner}: expected weight of shape [C], got ${showShape(weight.shape)}`);
+    }
     this.#definition = definition;
     this.#entry = entry;
     this.reduction = definition.reduction;
@@ -166,7 +175,8 @@ export abstract class Loss {
     header[slot.gradOutput] = 1;
     entry.parameters.forEach((parameter, i) => {
       const value = definition.parameters?.[parameter];
-      if (value === undefined) throw new Error(`${definition.name}: its parameter '${parameter}' was not given`);
+      if (value === undefined)
+        throw new Error(`${definition.name}: its parameter '${parameter}' was not given`);
       header[slot.parameter0 + i] = value;
     });
   }
@@ -193,7 +203,11 @@ export abstract class Loss {
   }
 
   /** `forward` off the event loop. The arrays must stay as they are until the promise settles. */
-  async forwardAsync(input: TensorLike, target: TensorLike, options?: CallOptions & AsyncOptions): Promise<Tensor> {
+  async forwardAsync(
+    input: TensorLike,
+    target: TensorLike,
+    options?: CallOptions & AsyncOptions,
+  ): Promise<Tensor> {
     checkOptions(`${this.#definition.owner}.forwardAsync`, options, ['device', 'signal']);
     const { value } = await this.#evaluateAsync(input, target, false, options ?? {});
     return value;
@@ -205,7 +219,12 @@ export abstract class Loss {
     target: TensorLike,
     options?: GradOptions & AsyncOptions,
   ): Promise<ValueAndGrad> {
-    checkOptions(`${this.#definition.owner}.valueAndGradAsync`, options, ['gradOutput', 'out', 'device', 'signal']);
+    checkOptions(`${this.#definition.owner}.valueAndGradAsync`, options, [
+      'gradOutput',
+      'out',
+      'device',
+      'signal',
+    ]);
     const { value, grad } = await this.#evaluateAsync(input, target, true, options ?? {});
     return { value, grad: grad! };
   }
@@ -248,7 +267,8 @@ export abstract class Loss {
     let x = asTensor(input, 'input');
     const { shape } = x;
     if (!isFloat(x.dtype)) {
-      const hint = x.dtype === 'uint16' ? `; give dtype 'float16' or 'bfloat16' where its elements are those bits` : '';
+      const hint =
+        x.dtype === 'uint16' ? `; give dtype 'float16' or 'bfloat16' where its elements are those bits` : '';
       throw typeError(
         'ERR_DTYPE',
         `${owner}: expected input of dtype float32, float64, float16 or bfloat16, got ${x.dtype}${hint}`,
@@ -326,7 +346,8 @@ export abstract class Loss {
     const { owner, targets, lens, numSplits } = this.#definition;
     const takesIndices = targets.includes('indices');
     const takesDense = targets.includes('dense');
-    const isDense = (candidate: readonly number[]) => takesDense && (!takesIndices || sameShape(candidate, shape));
+    const isDense = (candidate: readonly number[]) =>
+      takesDense && (!takesIndices || sameShape(candidate, shape));
     const t = asTensor(target, 'target', (candidate) => (isDense(candidate) ? 'values' : 'indices'));
     const header = this.#header;
 
@@ -423,7 +444,9 @@ export abstract class Loss {
             `got ${showShape(weight.shape)}`,
         );
       }
-      const strides = weightPerClass ? { row: 0, classes: 1 } : broadcastStrides(owner, 'weight', weight, shape);
+      const strides = weightPerClass
+        ? { row: 0, classes: 1 }
+        : broadcastStrides(owner, 'weight', weight, shape);
       header[slot.weightRowStride] = strides.row;
       header[slot.weightClassStride] = strides.classes;
     }
@@ -450,7 +473,10 @@ export abstract class Loss {
     const { owner } = this.#definition;
     const given = asTensor(gradOutput, 'gradOutput');
     if (!isFloat(given.dtype)) {
-      throw typeError('ERR_DTYPE', `${owner}: expected gradOutput as a number or a floating tensor, got ${given.dtype}`);
+      throw typeError(
+        'ERR_DTYPE',
+        `${owner}: expected gradOutput as a number or a floating tensor, got ${given.dtype}`,
+      );
     }
     if (!sameShape(given.shape, outputShape)) {
       throw rangeError(
@@ -484,7 +510,10 @@ export abstract class Loss {
     }
     const grad = asTensor(out.grad, 'out.grad');
     if (grad.dtype !== dtype) {
-      throw typeError('ERR_DTYPE', `${owner}: expected out.grad of the input's dtype ${dtype}, got ${grad.dtype}`);
+      throw typeError(
+        'ERR_DTYPE',
+        `${owner}: expected out.grad of the input's dtype ${dtype}, got ${grad.dtype}`,
+      );
     }
     if (!sameShape(grad.shape, shape)) {
       throw rangeError(
@@ -493,7 +522,10 @@ export abstract class Loss {
       );
     }
     if (overlapsItself(grad)) {
-      throw rangeError('ERR_ALIAS', `${owner}: elements of out.grad share memory (strides ${showShape(grad.strides)})`);
+      throw rangeError(
+        'ERR_ALIAS',
+        `${owner}: elements of out.grad share memory (strides ${showShape(grad.strides)})`,
+      );
     }
     const strides = rowStrides(grad, axis);
     if (strides === undefined) {

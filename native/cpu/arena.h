@@ -8,7 +8,7 @@ namespace surprisal {
 /** A thread's scratch memory: grows to what the largest block needed, is never given back, is reused by the next. */
 class Arena {
  public:
-  static constexpr size_t kAlignment = 64;
+  static constexpr size_t kAlignment = 128;  // of the widest vectors, sums in double
 
   /** This thread's. */
   static Arena& local();

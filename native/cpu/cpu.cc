@@ -91,10 +91,10 @@ constexpr ReadIndex kReadIndex[] = {index_at<int8_t>,  index_at<uint8_t>,  index
   const ReadIndex read = kReadIndex[static_cast<int>(call.indices_dtype) - kFloatDTypeCount];
   const int64_t index = read(call.indices, row);
   const bool huge = call.indices_dtype == DType::uint64 && index < 0;
-  std::string message = "target[" + std::to_string(row) + "] is " +
-                        (huge ? std::to_string(static_cast<uint64_t>(index)) : std::to_string(index)) +
-                        ": expected class indices in [0, " + std::to_string(call.classes) + ")";
-  if (call.has_ignore_index) message += ", or ignoreIndex " + std::to_string(call.ignore_index);
+  std::string message = "target: expected class indices in [0, " + std::to_string(call.classes) + "), but row " +
+                        std::to_string(row) + " is " +
+                        (huge ? std::to_string(static_cast<uint64_t>(index)) : std::to_string(index));
+  if (call.has_ignore_index) message += " (rows to be ignored are " + std::to_string(call.ignore_index) + ")";
   throw CodedError("ERR_TARGET_OUT_OF_RANGE", message);
 }
 

@@ -72,10 +72,7 @@ struct Elementwise {
         V loss, g;
         formula.template evaluate<kGrad>(load(x_row + c, lanes), y, pos_weight.at(row, c, lanes), loss, g);
         loss = loss * w;
-        if constexpr (!std::is_same_v<decltype(lanes), Full>) {
-          loss = select(lane_numbers<V>() < V(static_cast<R>(lanes.count)), loss, V(0));
-        }
-        total.add(loss);
+        total.add(inside(lanes, loss));
         if (losses != nullptr) store(losses + row * classes + c, loss, lanes);
         if constexpr (kGrad) {
           const V factor = grad_outputs != nullptr ? scale * load(grad_outputs + row * classes + c, lanes) : scale;

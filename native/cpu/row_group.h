@@ -1,7 +1,7 @@
 #pragma once
 
 // Driver of losses over the K rows of a sample, which lie samples apart: sample i is rows i, i + B, i + 2B, ...
-// All K rows stay in cache; one exponential an element, one logarithm a class.
+// All K rows stay in cache; one exponential and one logarithm an element.
 
 #include "../loss/cross_entropy.h"
 #include "softmax_pass.h"
@@ -18,10 +18,12 @@ struct RowGroup {
 
   static size_t scratch(const Evaluation& call) {
     const auto k = static_cast<size_t>(splits(call));
-    const size_t readers = Arena::room<RowReader<T>>(k) + Arena::room<RowWriter<T>>(k) + Arena::room<RowSums>(k);
+    const size_t width = static_cast<size_t>(padded<T>(call.classes));
+    const size_t readers = Arena::room<RowReader<T>>(k) + Arena::room<RowWriter<T>>(k);
+    const size_t sums = Arena::room<RowSums>(k) + 3 * Arena::room<Sum<V>>(k);
     const size_t tiles = RowReader<T>::scratch(call, call.input_strides) +
                          RowWriter<T>::scratch(call, call.grad_strides);
-    return readers + k * tiles + (k + 2) * Arena::room<R>(padded<T>(call.classes));
+    return readers + sums + k * tiles + 2 * Arena::room<R>(k * width);
   }
 
   static double run(const Problem& problem, Block block) {
@@ -36,113 +38,96 @@ struct RowGroup {
     RowReader<T>* input = arena.take<RowReader<T>>(splits);
     RowWriter<T>* grad = arena.take<RowWriter<T>>(splits);
     RowSums* sums = arena.take<RowSums>(splits);
+    Sum<V>* divergences = arena.take<Sum<V>>(splits);
+    Sum<V>* clamp_sums = arena.take<Sum<V>>(splits);
+    Sum<V>* p_sums = arena.take<Sum<V>>(splits);
     for (int k = 0; k < splits; ++k) {
       const int64_t end = k * samples + block.end;
       new (&input[k]) RowReader<T>(call, call.input, call.input_strides, arena, end);
       new (&grad[k]) RowWriter<T>(call, call.grad, call.grad_strides, arena, end);
     }
-    R* log_mixtures = arena.take<R>(width);
-    R* clamps = arena.take<R>(width);
-    R* exponentials = arena.take<R>(splits * width);
+    R* probabilities = arena.take<R>(splits * width);
+    R* slopes = arena.take<R>(splits * width);
     const V mean_factor(static_cast<R>(1.0 / splits));
+    const double floor = formula.cross_entropy.floor;
+    const double q_sum = floor * static_cast<double>(classes);
 
     double loss_sum = 0;
     for (int64_t sample = block.begin; sample < block.end; ++sample) {
       const int64_t y = read_index(call, sample);
-      const T* z[kMaxRowsOnStack];
-      const T** rows = splits <= kMaxRowsOnStack ? z : nullptr;
-      const auto row_of = [&](int k) { return rows != nullptr ? rows[k] : input[k].row(k * samples + sample); };
-      Sum<V> d_total;
+      Sum<V> distances;
+      Label label = {formula.cross_entropy.mass, 0, 0};
       for (int k = 0; k < splits; ++k) {
-        const T* row = input[k].row(k * samples + sample);
-        if (rows != nullptr) rows[k] = row;
-        R* e_row = exponentials + k * width;
-        sums[k] = softmax_pass(row, input[k].next(k * samples + sample), classes, [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
-          store(e_row + c, e, Full{});
-          if (k == 0) d_total.add(spread_distance(c, lanes, d));
-        });
+        const int64_t row = k * samples + sample;
+        const T* z = input[k].row(row);
+        R* p_row = probabilities + k * width;
+        const auto keep = [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
+          store(p_row + c, e, Full{});
+          if (k == 0) distances.add(inside(lanes, -d));
+        };
+        sums[k] = softmax_pass(z, input[k].next(row), classes, keep);
+        if (k == 0) {
+          label.d = static_cast<double>(load_one(z + y)) - sums[0].max;
+          label.e = p_row[y];
+        }
+        const Split<R> inverse(sums[k].inverse());
+        for (int64_t c = 0; c < width; c += V::size) {
+          store(p_row + c, times(load(p_row + c, Full{}), inverse), Full{});
+        }
+        divergences[k] = Sum<V>();
+        clamp_sums[k] = Sum<V>();
+        p_sums[k] = Sum<V>();
       }
 
-      for_each_vector<V>(classes, [&](int64_t c, auto) __attribute__((always_inline)) {
+      for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
         V total(0);
+        for (int k = 0; k < splits; ++k) total = total + load(probabilities + k * width + c, Full{});
+        V inverse, clamped;
+        Formula::mixture(total * mean_factor, inverse, clamped);
         for (int k = 0; k < splits; ++k) {
-          total = total + load(exponentials + k * width + c, Full{}) * V(static_cast<R>(sums[k].inverse()));
+          const V p = load(probabilities + k * width + c, Full{});
+          V excess(0);
+          for (int j = 0; j < splits; ++j) excess = excess + (p - load(probabilities + j * width + c, Full{}));
+          const V log_of_ratio = Formula::log_of_ratio(p, excess * mean_factor, inverse, clamped);
+          const V p_inside = inside(lanes, p);
+          divergences[k].add_product(p_inside, log_of_ratio);
+          clamp_sums[k].add(p_inside * clamped);
+          p_sums[k].add_wide(p_inside);
+          store(slopes + k * width + c, log_of_ratio + clamped, Full{});
         }
-        V log_m, clamped;
-        Formula::mixture(total * mean_factor, log_m, clamped);
-        store(log_mixtures + c, log_m, Full{});
-        store(clamps + c, clamped, Full{});
       });
 
-      const double smoothing_floor = formula.cross_entropy.floor;
-      const double q_sum = smoothing_floor * static_cast<double>(classes);
-      const Label label = {formula.cross_entropy.mass, static_cast<double>(load_one(row_of(0) + y)) - sums[0].max,
-                           exponentials[y]};
-      double loss = linear_loss(sums[0], q_sum, smoothing_floor == 0 ? 0 : smoothing_floor * d_total.total(), label);
+      double loss = linear_loss(sums[0], q_sum, floor == 0 ? 0 : floor * distances.total(), label);
+      for (int k = 0; k < splits; ++k) loss += formula.factor * divergences[k].total();
+      loss_sum += loss;
+      if (call.grad == nullptr) continue;
 
       const double scale = row_scale<R>(problem, sample);
+      const double factor = formula.factor * scale;
+      const V slope_factor(static_cast<R>(factor));
       for (int k = 0; k < splits; ++k) {
-        const T* row = row_of(k);
-        const R* e_row = exponentials + k * width;
-        const V inverse(static_cast<R>(sums[k].inverse())), log_sum(static_cast<R>(sums[k].log_sum()));
-        const V m(static_cast<R>(sums[k].max));
-        const auto terms = [&](int64_t c, auto lanes, V& p, V& log_p) __attribute__((always_inline)) {
-          p = load(e_row + c, Full{}) * inverse;
-          log_p = (load(row + c, lanes, -static_cast<R>(__builtin_inf())) - m) - log_sum;
-        };
-        Sum<V> divergence, slope;
-        for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-          V p, log_p;
-          terms(c, lanes, p, log_p);
-          const V log_m = load(log_mixtures + c, Full{});
-          divergence.add(Formula::divergence(p, log_p, log_m));
-          slope.add(Formula::slope(p, log_p, log_m, load(clamps + c, Full{})));
-        });
-        loss += formula.factor * divergence.total();
-        if (call.grad == nullptr) continue;
-
         T* dz = grad[k].row(k * samples + sample);
-        const double factor = formula.factor * scale;
-        const double slope_sum = slope.total();
-        const V f(static_cast<R>(factor)), p_slope(static_cast<R>(factor * slope_sum));
-        const LinearGradient<R> linear(sums[k], k == 0 ? q_sum + label.share : 0, scale);
-        const V floor(static_cast<R>(k == 0 ? smoothing_floor : 0));
-        const double p_label = e_row[y] * sums[k].inverse();
-        const double label_log_p = (static_cast<double>(load_one(row + y)) - sums[k].max) - sums[k].log_sum();
+        const R* p_row = probabilities + k * width;
+        const R* slope_row = slopes + k * width;
+        const double slope_sum = (divergences[k].total() + clamp_sums[k].total()) / p_sums[k].total();
+        const Split<R> slope_parts(slope_sum);
+        // The first row's cross entropy: scale·(Q·p − q).
+        const double q_all = k == 0 ? q_sum + label.share : 0;
+        const V p_factor(static_cast<R>(scale * q_all)), offset(static_cast<R>(k == 0 ? scale * floor : 0));
         for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-          V p, log_p;
-          terms(c, lanes, p, log_p);
-          const V log_m = load(log_mixtures + c, Full{});
-          V g = Formula::slope(p, log_p, log_m, load(clamps + c, Full{})) * f - p * p_slope;
-          if (k == 0) g = g + linear.template value<Spread::uniform>(load(e_row + c, Full{}), floor);
-          store(dz + c, g, lanes);
+          const V p = load(p_row + c, Full{});
+          const V coupled = Formula::gradient(p, load(slope_row + c, Full{}), slope_parts);
+          store(dz + c, coupled * slope_factor + (p * p_factor - offset), lanes);
         });
         if (k == 0) {
-          const double coupled = Formula::slope(p_label, label_log_p, static_cast<double>(log_mixtures[y]),
-                                                static_cast<double>(clamps[y]));
-          const double own = LinearGradient<R>::label(sums[0], q_sum + label.share, label.share + smoothing_floor,
-                                                      label.e, scale);
-          store_one(dz + y, static_cast<R>(factor * (coupled - p_label * slope_sum) + own));
+          const double own = LinearGradient<R>::label(sums[0], q_all, label.share + floor, label.e, scale);
+          const double coupled = factor * p_row[y] * (slope_row[y] - slope_sum);
+          store_one(dz + y, static_cast<R>(coupled + own));
         }
       }
-      loss_sum += loss;
     }
     for (int k = 0; k < splits; ++k) grad[k].finish();
     return loss_sum;
-  }
-
- private:
-  /** Rows whose addresses are kept; of larger groups they are asked for again. */
-  static constexpr int kMaxRowsOnStack = 16;
-
-  /** m − z of lanes inside the row. */
-  template <class Lanes>
-  SURPRISAL_FN static V spread_distance(int64_t, Lanes lanes, V d) {
-    if constexpr (std::is_same_v<Lanes, Full>) {
-      return -d;
-    } else {
-      return select(lane_numbers<V>() < V(static_cast<R>(lanes.count)), -d, V(0));
-    }
   }
 };
 

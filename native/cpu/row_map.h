@@ -43,21 +43,23 @@ struct RowMap {
       store(exponentials + c, e, Full{});
     });
     const V m(static_cast<R>(sums.max));
-    const V log_sum(static_cast<R>(sums.log_sum())), inverse(static_cast<R>(sums.inverse()));
+    const R log_sum = static_cast<R>(sums.log_sum());
+    const Split<R> inverse(sums.inverse());
     for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
       store(out + c, Formula::map(load(z + c, lanes) - m, load(exponentials + c, Full{}), log_sum, inverse), lanes);
     });
   }
 
   static void backward_row(const T* g_row, const R* p_row, T* out, int64_t classes) {
-    Sum<V> total;
+    Sum<V> sum, weights;
     for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      // Zeros past the row's end add nothing.
-      total.add(Formula::term(load(g_row + c, lanes), load(p_row + c, lanes)));
+      const V weight = inside(lanes, Formula::weight(load(p_row + c, lanes)));
+      sum.add_product(load(g_row + c, lanes), weight);
+      weights.add_wide(weight);
     });
-    const V sum(static_cast<R>(total.total()));
+    const Split<R> centre(Formula::centre(sum.total(), weights.total()));
     for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      store(out + c, Formula::map(load(g_row + c, lanes), load(p_row + c, lanes), sum), lanes);
+      store(out + c, Formula::map(load(g_row + c, lanes), load(p_row + c, lanes), centre), lanes);
     });
   }
 };

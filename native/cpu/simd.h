@@ -65,6 +65,18 @@ struct Mask {
   typename Vectors<R>::Int raw;
 };
 
+/** True when some lane is. */
+template <class R>
+SURPRISAL_FN bool any(Mask<R> mask) {
+  typename Format<R>::Int bits = 0;
+  for (size_t i = 0; i < kVectorBytes / sizeof(R); ++i) bits |= mask.raw[i];
+  return bits != 0;
+}
+template <class R>
+SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
+  return {a.raw & b.raw};
+}
+
 template <class R>
 struct Vec {
   using Scalar = R;
@@ -131,6 +143,16 @@ SURPRISAL_FN V lane_numbers() {
   V lanes;
   for (int i = 0; i < V::size; ++i) lanes.raw[i] = static_cast<Scalar<V>>(i);
   return lanes;
+}
+
+/** v in the row's lanes, 0 past its end. */
+template <class V>
+SURPRISAL_FN V inside(Full, V v) {
+  return v;
+}
+template <class V>
+SURPRISAL_FN V inside(Partial lanes, V v) {
+  return select(lane_numbers<V>() < V(static_cast<Scalar<V>>(lanes.count)), v, V(Scalar<V>(0)));
 }
 
 /** The lanes' maximum, NaN lanes ignored. */
@@ -233,8 +255,8 @@ SURPRISAL_FN Vec<Compute<T>> load(const T* from, Partial lanes, Compute<T> fill 
     T part[Vec<Compute<T>>::size] = {};
     for (int i = 0; i < lanes.count; ++i) part[i] = from[i];
     Vec<Compute<T>> v = load(part, Full{});
-    const Vec<Compute<T>> lane = lane_numbers<Vec<Compute<T>>>();
-    return select(lane < Vec<Compute<T>>(static_cast<Compute<T>>(lanes.count)), v, Vec<Compute<T>>(fill));
+    const auto in_row = lane_numbers<Vec<Compute<T>>>() < Vec<Compute<T>>(static_cast<Compute<T>>(lanes.count));
+    return select(in_row, v, Vec<Compute<T>>(fill));
   }
 }
 
@@ -304,6 +326,14 @@ class Sum {
   SURPRISAL_FN void add(V v) {
     part_ = part_ + v;
     if (++count_ == kStretch) flush();
+  }
+
+  /** Adds v in double, without a stretch in float before. */
+  SURPRISAL_FN void add_wide(V v) { wide_ += __builtin_convertvector(v.raw, Wide); }
+
+  /** Adds a·b, taken in double. */
+  SURPRISAL_FN void add_product(V a, V b) {
+    wide_ += __builtin_convertvector(a.raw, Wide) * __builtin_convertvector(b.raw, Wide);
   }
 
   SURPRISAL_FN double total() {

@@ -49,15 +49,9 @@ struct SoftmaxCoupled {
         V loss, g;
         formula.other(p, log_p, loss, g);
         // The label has a formula of its own; lanes past the row's end have none.
-        const V lane = lane_numbers<V>();
-        const auto is_label = lane == V(static_cast<R>(y - c));
-        loss = select(is_label, V(0), loss);
-        g = select(is_label, V(0), g);
-        if constexpr (!std::is_same_v<decltype(lanes), Full>) {
-          const auto inside = lane < V(static_cast<R>(lanes.count));
-          loss = select(inside, loss, V(0));
-          g = select(inside, g, V(0));
-        }
+        const auto is_label = lane_numbers<V>() == V(static_cast<R>(y - c));
+        loss = inside(lanes, select(is_label, V(0), loss));
+        g = inside(lanes, select(is_label, V(0), g));
         others.add(loss);
         other_slopes.add(g);
         store(slopes + c, g, Full{});

@@ -70,10 +70,7 @@ struct SoftmaxLinear {
       const RowSums sums = softmax_pass(z, input.next(row), classes, [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
         if constexpr (kGrad) store(exponentials + c, e, Full{});
         if constexpr (spread != Spread::none) {
-          V q = spread_at(c, lanes);
-          if constexpr (!std::is_same_v<decltype(lanes), Full>) {
-            q = select(lane_numbers<V>() < V(static_cast<R>(lanes.count)), q, V(0));
-          }
+          const V q = inside(lanes, spread_at(c, lanes));
           dot_total.add(surprisal_term(q, d));
           if constexpr (spread != Spread::uniform) q_total.add(q);
         }

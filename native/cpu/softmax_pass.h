@@ -40,7 +40,7 @@ SURPRISAL_FN RowSums softmax_pass(const T* z, const T* next, int64_t classes, Ea
     __builtin_prefetch(next + c);
     const V x = load(z + c, lanes, lowest);
     const V d = x - m;
-    const V e = exponential(d);
+    const V e = shifted_exponential(x, m, d);
     rest.add(rest_term(x, m, e, maxima));
     each(c, lanes, d, e);
   });

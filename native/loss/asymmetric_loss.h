@@ -44,8 +44,9 @@ struct AsymmetricMultiLabel {
     const Logistic<V> sigma = logistic(x);
     const V p = sigma.p;
     // m = 1 − n, the shifted probability of a negative: 0 inside the margin.
-    const V m = maximum(p - V(static_cast<S>(clip)), zero);
-    const V n = select(m == zero, one, sigma.q + V(static_cast<S>(clip)));
+    const V margin(static_cast<S>(clip));
+    const V m = maximum((p - margin) + sigma.p_tail, zero);
+    const V n = select(m == zero, one, sigma.q + margin);
     const V not_y = one - y;
 
     // −log p and −log n from the logits where they are not clipped or shifted: all their digits.
@@ -59,21 +60,35 @@ struct AsymmetricMultiLabel {
     const bool focal = gamma_neg > 0 || gamma_pos > 0;
     const V base = y * sigma.q + not_y * m;
     const V gamma = y * V(static_cast<S>(gamma_pos)) + not_y * V(static_cast<S>(gamma_neg));
-    const V w = focal ? power_unit(base, gamma) : one;
+    const V w = focal ? weight(y, base, y * sigma.q_tail, gamma) : one;
     loss = -(a * w) + (p - p);
     if constexpr (kGrad) {
       // A'·p·(1 − p) and (d base/dp)·p·(1 − p), each term without the factor that it divides by.
-      const V inside = select(m == zero, zero, one);
-      const V variance = p * sigma.q;
-      const V da = select(p < floor, zero, y * sigma.q) - select(n < floor, zero, not_y * inside * variance / n);
+      const V outside_margin = select(m == zero, zero, one);
+      const V da = select(p < floor, zero, y * sigma.q) -
+                   select(n < floor, zero, not_y * outside_margin * (p * (sigma.q / n)));
       V slope = da * w;
       if (focal && !constant_weight) {
-        // d W = γ·base^(γ−1)·d base, taken as γ·W/base; at base = 0 it is 0, as the clamp stops it there.
-        const V dbase = (not_y * inside - y) * variance;
-        slope = slope + select(base < smallest, zero, a * gamma * w / maximum(base, smallest) * dbase);
+        // dW = γ·base^(γ−1)·d base, taken as γ·W/base; at base = 0 it is 0, as the clamp stops it there.
+        const V dbase = (not_y * outside_margin - y) * (p * (sigma.q / maximum(base, smallest)));
+        slope = slope + select(base < smallest, zero, a * (gamma * w) * dbase);
       }
       grad = -slope + (p - p);
     }
+  }
+
+ private:
+  /** base^γ: by multiplication where γ is an integer, as it is for targets of 0 and 1 and the usual parameters. */
+  template <class V>
+  SURPRISAL_FN V weight(V y, V base, V base_tail, V gamma) const {
+    constexpr double kMostByMultiplication = 16;
+    const int n_pos = static_cast<int>(gamma_pos), n_neg = static_cast<int>(gamma_neg);
+    const bool integers = n_pos == gamma_pos && n_neg == gamma_neg && gamma_pos <= kMostByMultiplication &&
+                          gamma_neg <= kMostByMultiplication;
+    const auto soft = both(y > V(0), y < V(1));
+    if (!integers || any(soft)) return power_unit(base, gamma);
+    const V power = select(y == V(1), power_integer(base, n_pos), power_integer(base, n_neg));
+    return power + gamma * power * (base_tail / maximum(base, V(Format<Scalar<V>>::smallest_normal)));
   }
 };
 SURPRISAL_REGISTER(AsymmetricMultiLabel);

@@ -47,27 +47,33 @@ SURPRISAL_FN double linear_loss(const RowSums& row, double q_sum, double dot, co
   return (q_sum + label.share) * row.log_sum() + (dot + own);
 }
 
-/** dL/dz of a class that is not the label, from factors made once a row. */
+/** dL/dz of a class that is not a hard label, from factors made once a row. */
 template <class R>
 struct LinearGradient {
-  R p_scale;   // scale·Q/S, times e gives scale·Q·p
-  R q_scale;   // scale
-  R q_sum;     // Q
-  R rest_part; // scale·Q·rest/S: what the maximum's class misses of scale·Q
+  R scale;
+  R p_scale;     // scale·Q/S, times e gives scale·Q·p
+  Split<R> p_factor;  // Q/S
+  Split<R> missing;   // Q·(1 − p) of the maximum's class, less Q
+  R top;         // e of that class, where more than half of p is its
 
   SURPRISAL_FN LinearGradient(const RowSums& row, double q_sum, double scale)
-      : p_scale(static_cast<R>(scale * q_sum * row.inverse())),
-        q_scale(static_cast<R>(scale)),
-        q_sum(static_cast<R>(q_sum)),
-        rest_part(static_cast<R>(scale * q_sum * row.rest * row.inverse())) {}
+      : scale(static_cast<R>(scale)),
+        p_scale(static_cast<R>(scale * q_sum * row.inverse())),
+        p_factor(q_sum * row.inverse()),
+        missing(q_sum * row.rest * row.inverse() - q_sum),
+        top(row.rest < 1 ? R(1) : R(2)) {}
 
+  /**
+   * scale·(Q·p − q). A dense target may be as large as p in any class, so the difference is taken before anything is
+   * rounded: (e·Q/S − q), the factor in two parts; for the class that holds most of p, −q − (Q·(1 − p) − Q).
+   */
   template <Spread spread, class V>
   SURPRISAL_FN V value(V e, V q) const {
     if constexpr (spread == Spread::none) return e * V(p_scale);
-    const V usual = e * V(p_scale) - q * V(q_scale);
-    if constexpr (!is_dense(spread)) return usual;
-    // Where the maximum's class is the target too, Q·p − q = (Q − q) − Q·rest/S keeps its digits.
-    return select(e == V(1), (V(q_sum) - q) * V(q_scale) - V(rest_part), usual);
+    if constexpr (!is_dense(spread)) return e * V(p_scale) - q * V(scale);
+    const V difference = (e * V(p_factor.head) - q) + e * V(p_factor.tail);
+    const V at_top = (V(-missing.head) - q) - V(missing.tail);
+    return select(e == V(top), at_top, difference) * V(scale);
   }
 
   /** The label's: (Q − q_y) − Q·(1 − p_y). */
@@ -113,8 +119,9 @@ struct KLDivergence {
     const V smallest = V(Format<Scalar<V>>::smallest_normal);
     const V t = log_target ? exponential(target) : target;
     const V log_t = log_target ? target : logarithm(maximum(t, smallest));
-    // A target of 0 adds nothing, whatever x; a negative one has no logarithm.
-    const V value = select(absolute(t) < smallest, t * V(0), t * (log_t - x));
+    // A target of 0 adds nothing, if x is a number at all; a negative one has no logarithm.
+    const V nothing = select(x == x, t * V(0), x);
+    const V value = select(absolute(t) < smallest, nothing, t * (log_t - x));
     loss = select(t < V(0), (t - t) / (t - t), value);
     if constexpr (kGrad) grad = -t;
   }

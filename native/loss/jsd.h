@@ -29,25 +29,36 @@ struct JensenShannon {
         factor(parameters[1] / parameters[0]),
         cross_entropy(parameters + 2, classes) {}
 
-  /** log m of a class, and the +1 of a clamped one. */
+  /** 1/m of a class, and the +1 of a clamped one. */
   template <class V>
-  SURPRISAL_FN static void mixture(V mean, V& log_m, V& clamped) {
+  SURPRISAL_FN static void mixture(V mean, V& inverse, V& clamped) {
     const V lowest = V(static_cast<Scalar<V>>(lowest_mixture));
     clamped = select(mean < lowest, V(1), V(0));
     // NaN stays: maximum() would drop it.
-    log_m = logarithm(maximum(mean, lowest)) + (mean - mean);
+    inverse = V(1) / maximum(mean, lowest) + (mean - mean);
   }
 
-  /** p·(log p − log m); its limit 0 where p underflows. */
+  /**
+   * log(p/m), of which p times is the loss and which, clamped, is G. `excess` is p − m, summed from differences of
+   * the rows' p, which are exact where these are close: the logarithm of the ratio then has all its digits, while
+   * log p − log m would have lost them. Where p underflows p·log(p/m) is 0 in the limit, and so is this.
+   */
   template <class V>
-  SURPRISAL_FN static V divergence(V p, V log_p, V log_m) {
-    return select(p == V(0), V(0), p * (log_p - log_m));
+  SURPRISAL_FN static V log_of_ratio(V p, V excess, V inverse, V clamped) {
+    const V smallest = V(Format<Scalar<V>>::smallest_normal);
+    const V ratio = p * inverse;
+    const V difference = select(clamped == V(0), excess * inverse, ratio - V(1));
+    const V result = log_ratio(maximum(ratio, smallest), difference);
+    return select(ratio < smallest, V(0), result) + (ratio - ratio);
   }
 
-  /** p·G */
+  /**
+   * dL/dz of a class, over α/K: p·(G − Σ p·G). Where p is near 1 the sum is near G, so it comes in two parts, and is
+   * divided by Σp, which rounding leaves not quite 1.
+   */
   template <class V>
-  SURPRISAL_FN static V slope(V p, V log_p, V log_m, V clamped) {
-    return select(p == V(0), V(0), p * ((log_p - log_m) + clamped));
+  SURPRISAL_FN static V gradient(V p, V slope, Split<Scalar<V>> slope_sum) {
+    return p * ((slope - V(slope_sum.head)) - V(slope_sum.tail));
   }
 };
 SURPRISAL_REGISTER(JensenShannon);

@@ -8,6 +8,21 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+/** A double as two R, which sums and products in R take one after the other. */
+template <class R>
+struct Split {
+  R head, tail;
+
+  SURPRISAL_FN explicit Split(double x)
+      : head(static_cast<R>(x)), tail(static_cast<R>(x - static_cast<double>(static_cast<R>(x)))) {}
+};
+
+/** x times a factor in two parts: rounded about once. */
+template <class V>
+SURPRISAL_FN V times(V x, Split<Scalar<V>> factor) {
+  return x * V(factor.head) + x * V(factor.tail);
+}
+
 SURPRISAL_FN constexpr double inverse_factorial(int k) {
   double result = 1;
   for (int i = 2; i <= k; ++i) result /= i;
@@ -37,17 +52,28 @@ SURPRISAL_FN V atanh_series(V z) {
 }
 
 /**
- * e^x for x ≤ 0 and a little above (to 88): 1 ulp. 0 below the logarithm of the smallest normal number; NaN for NaN.
- * x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^x = 2^n·Σ r^k/k!.
+ * e^(x + tail) for x ≤ 0 and a little above (to 88), |tail| ≤ ulp(x): 1 ulp. 0 below the logarithm of the smallest
+ * normal number; NaN for NaN. x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^x = 2^n·Σ r^k/k!.
  */
 template <class V>
-SURPRISAL_FN V exponential(V x) {
+SURPRISAL_FN V exponential(V x, V tail) {
   using F = Format<Scalar<V>>;
   const V rounded = x * V(F::log2_e) + V(F::round_magic);
   const V n = rounded - V(F::round_magic);
-  const V r = (x - n * V(F::ln2_head)) - n * V(F::ln2_tail);
+  const V r = ((x - n * V(F::ln2_head)) - n * V(F::ln2_tail)) + tail;
   const V significand = exp_series<0, F::exp_degree>(r);
   return select(x < V(F::exp_lowest), V(0), significand * power_of_two(rounded));
+}
+template <class V>
+SURPRISAL_FN V exponential(V x) {
+  return exponential(x, V(0));
+}
+
+/** What a − b lost in rounding to `difference` (Knuth's two-sum). */
+template <class V>
+SURPRISAL_FN V difference_tail(V a, V b, V difference) {
+  const V b_seen = difference - a;
+  return (a - (difference - b_seen)) - (b + b_seen);
 }
 
 /**
@@ -71,6 +97,19 @@ SURPRISAL_FN V logarithm(V x) {
   return exponent * V(F::ln2_head) + (exponent * V(F::ln2_tail) + fraction);
 }
 
+/**
+ * log r for positive normal r, given t = r − 1 with more digits than r has: 1 ulp of the result near r = 1 too, where
+ * log r ≈ t.
+ */
+template <class V>
+SURPRISAL_FN V log_ratio(V r, V t) {
+  using F = Format<Scalar<V>>;
+  V significand, exponent;
+  split_exponent(r, significand, exponent);
+  const V fraction = log_one_plus<F::log_terms>(select(exponent == V(0), t, significand - V(1)));
+  return exponent * V(F::ln2_head) + (exponent * V(F::ln2_tail) + fraction);
+}
+
 /** log(1 + t) for t in [0, 1]: 1 ulp. */
 template <class V>
 SURPRISAL_FN V log1p_unit(V t) {
@@ -86,21 +125,38 @@ SURPRISAL_FN V power_unit(V b, V g) {
   return select(g == V(0), V(1), select(b < smallest, V(0), power + (b - b)));
 }
 
+/** b^n by squaring. */
+template <class V>
+SURPRISAL_FN V power_integer(V b, int n) {
+  V power(1);
+  for (; n > 0; n >>= 1) {
+    if (n & 1) power = power * b;
+    b = b * b;
+  }
+  return power;
+}
+
 /** The logistic function of x and what goes with it, from one exponential: t = e^−|x|. */
 template <class V>
 struct Logistic {
   V p;          // 1/(1 + e^−x)
   V q;          // 1 − p, with all its digits
+  V p_tail;     // what p lost in rounding, where p > ½
+  V q_tail;     // the same of q
   V log1p_exp;  // log(1 + t) = −log max(p, q)
 };
 
 template <class V>
 SURPRISAL_FN Logistic<V> logistic(V x) {
   const V t = exponential(-absolute(x));
-  const V larger = V(1) / (t + V(1));
+  const V sum = t + V(1);
+  const V larger = V(1) / sum;
   const V smaller = t * larger;
+  const V sum_tail = t - (sum - V(1));
+  const V tail = ((V(1) - larger * sum) - larger * sum_tail) * larger;
   const auto positive = x > V(0);
-  return {select(positive, larger, smaller), select(positive, smaller, larger), log1p_unit(t)};
+  return {select(positive, larger, smaller), select(positive, smaller, larger), select(positive, tail, V(0)),
+          select(positive, V(0), tail), log1p_unit(t)};
 }
 
 }  // namespace SURPRISAL_TARGET

@@ -14,6 +14,12 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+/** e^(z − m), given d = z − m as rounded: what the rounding lost is put back, or far classes would lose digits. */
+template <class V>
+SURPRISAL_FN V shifted_exponential(V z, V m, V d) {
+  return exponential(d, difference_tail(z, m, d));
+}
+
 /** Splits e = e^(z − m) into what goes to `rest` and a count of maxima. */
 template <class V>
 SURPRISAL_FN V rest_term(V z, V m, V e, V& maxima) {
@@ -45,8 +51,8 @@ struct LogSoftmax {
   static constexpr bool backward = false;
 
   template <class V>
-  SURPRISAL_FN static V map(V d, V /*e*/, V log_sum, V /*inverse*/) {
-    return d - log_sum;
+  SURPRISAL_FN static V map(V d, V /*e*/, Scalar<V> log_sum, Split<Scalar<V>> /*inverse*/) {
+    return d - V(log_sum);
   }
 };
 SURPRISAL_REGISTER(LogSoftmax);
@@ -59,8 +65,8 @@ struct Softmax {
   static constexpr bool backward = false;
 
   template <class V>
-  SURPRISAL_FN static V map(V /*d*/, V e, V /*log_sum*/, V inverse) {
-    return e * inverse;
+  SURPRISAL_FN static V map(V /*d*/, V e, Scalar<V> /*log_sum*/, Split<Scalar<V>> inverse) {
+    return times(e, inverse);
   }
 };
 SURPRISAL_REGISTER(Softmax);
@@ -72,18 +78,20 @@ struct LogSoftmaxBackward {
   static constexpr Kind kind = Kind::row_map;
   static constexpr bool backward = true;
 
+  /** What g is multiplied by in the sum. */
   template <class V>
-  SURPRISAL_FN static V term(V g, V /*log_p*/) {
-    return g;
+  SURPRISAL_FN static V weight(V /*log_p*/) {
+    return V(1);
   }
+  SURPRISAL_FN static double centre(double sum, double /*weights*/) { return sum; }
   template <class V>
-  SURPRISAL_FN static V map(V g, V log_p, V sum) {
-    return g - exponential(log_p) * sum;
+  SURPRISAL_FN static V map(V g, V log_p, Split<Scalar<V>> centre) {
+    return g - exponential(log_p) * V(centre.head);
   }
 };
 SURPRISAL_REGISTER(LogSoftmaxBackward);
 
-/** dz = p·(g − Σ g·p), from g and p. */
+/** dz = p·(g − ḡ) with ḡ = Σ g·p, from g and p. */
 template <class R>
 struct SoftmaxBackward {
   static constexpr const char* name = "softmax_backward";
@@ -91,12 +99,20 @@ struct SoftmaxBackward {
   static constexpr bool backward = true;
 
   template <class V>
-  SURPRISAL_FN static V term(V g, V p) {
-    return g * p;
+  SURPRISAL_FN static V weight(V p) {
+    return p;
+  }
+  /**
+   * The p that were rounded on their way here sum to nearly 1. Where one of them is nearly all, g − ḡ is as small as
+   * that error, so ḡ is taken as their weighted mean. What is no softmax at all keeps the plain formula.
+   */
+  SURPRISAL_FN static double centre(double sum, double weights) {
+    constexpr double kRounding = 1e-2;
+    return absolute(weights - 1) < kRounding ? sum / weights : sum;
   }
   template <class V>
-  SURPRISAL_FN static V map(V g, V p, V sum) {
-    return p * (g - sum);
+  SURPRISAL_FN static V map(V g, V p, Split<Scalar<V>> centre) {
+    return p * ((g - V(centre.head)) - V(centre.tail));
   }
 };
 SURPRISAL_REGISTER(SoftmaxBackward);

@@ -48,6 +48,9 @@ SURPRISAL_FN To bits_as(From from) {
 
 SURPRISAL_FN float select(bool condition, float a, float b) { return condition ? a : b; }
 SURPRISAL_FN double select(bool condition, double a, double b) { return condition ? a : b; }
+/** True when some element is; true when both are. */
+SURPRISAL_FN bool any(bool condition) { return condition; }
+SURPRISAL_FN bool both(bool a, bool b) { return a && b; }
 /** b where a is NaN. */
 SURPRISAL_FN float maximum(float a, float b) { return a > b ? a : b; }
 SURPRISAL_FN double maximum(double a, double b) { return a > b ? a : b; }

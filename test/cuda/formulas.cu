@@ -11,9 +11,9 @@ template <class F, class R>
 __device__ R use(const double* parameters, R x, R y, int classes) {
   if constexpr (F::kind == Kind::row_map) {
     if constexpr (F::backward) {
-      return F::map(x, y, F::term(x, y));
+      return F::map(x, F::weight(y), Split<R>(F::centre(x, y)));
     } else {
-      return F::map(x, exponential(x), x, y);
+      return F::map(x, exponential(x), x, Split<R>(y));
     }
   } else {
     const F formula(parameters, classes);
@@ -24,7 +24,7 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
       const LinearGradient<R> gradient(row, q, 1);
       const double label = LinearGradient<R>::label(row, q, q, y, 1);
       return R(linear_loss(row, q, surprisal_term(q, x), {q, x, y})) + gradient.template value<Spread::dense>(y, q) +
-             rest_term(x, y, exponential(x), maxima) + negative_entropy_term(q) + R(label);
+             rest_term(x, y, shifted_exponential(x, y, x - y), maxima) + negative_entropy_term(q) + R(label);
     } else if constexpr (F::kind == Kind::softmax_coupled) {
       R loss, g;
       double label_loss, label_g;
@@ -32,9 +32,10 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
       formula.label(x, y, x, label_loss, label_g);
       return loss + g + R(label_loss + label_g);
     } else if constexpr (F::kind == Kind::row_group) {
-      R log_m, clamped;
-      F::mixture(x, log_m, clamped);
-      return F::divergence(x, y, log_m) + F::slope(x, y, log_m, clamped) + R(formula.factor);
+      R inverse, clamped;
+      F::mixture(x, inverse, clamped);
+      const R slope = F::log_of_ratio(x, y, inverse, clamped);
+      return F::gradient(x, slope, Split<R>(formula.factor)) + times(slope, Split<R>(y));
     } else if constexpr (F::kind == Kind::elementwise) {
       R loss, g;
       formula.template evaluate<true>(x, formula.target(y), R(formula.on), loss, g);

@@ -620,7 +620,7 @@ describe('Mixup', () => {
       [{ cutmixMinmax: [0.5] as never }, /cutmixMinmax/],
       [{ prob: 1.5 }, /prob/],
       [{ switchProb: -1 }, /switchProb/],
-      [{ mode: 'element' as never }, /'batch', 'pair', 'elem', 'half' for mode, got "element"/],
+      [{ mode: 'element' as never }, /'batch', 'pair', 'elem', 'half' for mode, got 'element'/],
       [{ correctLam: 1 as never }, /correctLam/],
       [{ labelSmoothing: 2 }, /labelSmoothing/],
       [{ numClasses: 0 }, /numClasses/],

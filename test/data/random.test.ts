@@ -219,7 +219,7 @@ describe('Random', () => {
     assert.throws(() => new Random('42' as never), {
       code: 'ERR_OPTION',
       name: 'TypeError',
-      message: /"42"/,
+      message: /'42'/,
     });
     for (const n of [0, -3, 1.5, Infinity]) assert.throws(() => random.integer(n), { code: 'ERR_OPTION' });
     for (const shape of [0, -1, NaN, Infinity]) {

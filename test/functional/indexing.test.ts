@@ -215,6 +215,16 @@ describe('gather', () => {
     });
   }
 
+  const Float16 = (globalThis as { Float16Array?: { from(values: readonly number[]): ArrayBufferView } })
+    .Float16Array;
+  if (Float16 !== undefined) {
+    it('copies the bits of a Float16Array', () => {
+      const result = F.gather({ data: Float16.from([1, 0.5, -2]), shape: [3] }, [2, 0]);
+      assert.equal(result.dtype, 'float16');
+      assert.deepEqual(result.toArray(), [-2, 1]);
+    });
+  }
+
   it('of strided values by a strided index', () => {
     // Columns of a [3, 2] matrix, and every second number of the index.
     const input = tensor(Float32Array.of(1, 2, 3, 4, 5, 6), { shape: [2, 3], strides: [1, 2] });

@@ -37,9 +37,10 @@ const logSoftmaxBackward = (g: Float64Array, logP: Float64Array): Float64Array =
   return g.map((x, c) => x - Math.exp(logP[c]!) * sum);
 };
 
+/** Probabilities that were rounded do not sum to 1: Σ g·p is taken as the mean of g that they weight. */
 const softmaxBackward = (g: Float64Array, p: Float64Array): Float64Array => {
-  const sum = dot(g, p);
-  return g.map((x, c) => p[c]! * (x - sum));
+  const mean = dot(g, p) / p.reduce((a, b) => a + b, 0);
+  return g.map((x, c) => p[c]! * (x - mean));
 };
 
 /**

@@ -22,7 +22,7 @@ const float32Tolerance = 3e-7;
 
 /**
  * float64 has 5e8 times float32's digits, but here the expected values have no more themselves: they too were computed
- * in float64, by sums and differences that are free to cancel (p − q, lse − z). A thousand times the unit roundoff of
+ * in float64, by sums and differences that are free to cancel (p − q, lse − z, 1 − σ). A thousand times the unit roundoff of
  * float64, with the same measure, leaves room for that and still tells a float64 path from one with a float32 step in it.
  */
 const float64Tolerance = 1e-12;
@@ -93,6 +93,7 @@ function* checkTruth(golden: GoldenCase, dtype: 'float32' | 'float64'): Generato
     yield 'grad_input: expected one, got none';
     return;
   }
+  // 1e-12 of the hard labels' share would be 1e-18: more digits than the truth of p − 1 has.
   const share = hasHardLabels(golden) && dtype === 'float32' ? hardLabelShare : saturatedShare;
   const gradient = expected.grad_input.values;
   yield* mismatches({
@@ -147,9 +148,7 @@ function* checkPrinted(golden: GoldenCase, dtype: 'float32' | 'float64'): Genera
 function check(golden: GoldenCase, dtype: FloatDType): string[] {
   try {
     if (isHalf(dtype)) return [...checkRounded(golden, dtype)];
-    return [
-      ...(golden.tolerance === undefined ? checkTruth : checkPrinted)(golden, dtype as 'float32' | 'float64'),
-    ];
+    return [...(golden.tolerance === undefined ? checkTruth : checkPrinted)(golden, dtype)];
   } catch (error) {
     return [String(error)];
   }

@@ -4,7 +4,7 @@ import { BinaryCrossEntropy, type BinaryCrossEntropyOptions } from 'surprisal/lo
 import { assertSameTensor } from '../support/bits.js';
 import { close } from '../support/close.js';
 
-const { exp, log, log1p } = Math;
+const { exp, log1p } = Math;
 
 const sigmoid = (x: number) => 1 / (1 + exp(-x));
 

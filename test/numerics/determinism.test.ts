@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { getNumThreads, setNumThreads, tensor, type FloatDType, type Tensor } from 'surprisal';
+import { getNumThreads, setNumThreads, tensor, type Tensor } from 'surprisal';
 import { makeBatch, select, selectRows } from '../support/batches.js';
 import { assertSameTensor } from '../support/bits.js';
 import { floatDTypes, floatTensor, valuesOf } from '../support/float_formats.js';
@@ -7,6 +7,7 @@ import {
   formsOf,
   lossClasses,
   makeTarget,
+  remembered,
   rowsPerSample,
   unless,
   type LossClass,
@@ -38,18 +39,6 @@ const shapes = [
   { rows: 6, classes: 100_003 },
 ];
 
-const largeInputs = new Map<string, Tensor>();
-
-function largeInput(rows: number, classes: number, dtype: FloatDType): Tensor {
-  const key = `${rows}x${classes} ${dtype}`;
-  let input = largeInputs.get(key);
-  if (input === undefined) {
-    input = floatTensor(new Samples(2).normals(rows * classes, 3), [rows, classes], dtype);
-    largeInputs.set(key, input);
-  }
-  return input;
-}
-
 /** Classes in dimension 1 of four, as many elements again. */
 const spatialShape = [2, 5, 250, 251];
 
@@ -65,19 +54,20 @@ function spatialBatch(): { input: Tensor; target: Tensor } {
 describe('determinism: every number of threads gives the same bits', () => {
   const before = getNumThreads();
   afterEach(() => setNumThreads(before));
-  after(() => largeInputs.clear());
 
   for (const Class of lossClasses) {
     for (const dtype of floatDTypes) {
       it(`${Class.name}, ${dtype}`, () => {
         for (const { rows, classes } of shapes) {
           if (Class.perClassOptions && classes > 10_000) continue;
-          const input = largeInput(rows, classes, dtype);
+          const input = remembered('large', [rows, classes], dtype, () =>
+            new Samples(2).normals(rows * classes, 3),
+          );
           for (const options of reductionsOf(Class)) {
             const loss = Class.create(classes, options);
             for (const form of formsOf(Class, options)) {
               const target = makeTarget(form, rows, classes, dtype);
-              const { reduction = 'default reduction' } = options;
+              const reduction = options['reduction'] === 'none' ? 'none' : 'default reduction';
               assertSameOnAllThreads(`${rows}x${classes}, ${form}, ${reduction}`, () => ({
                 forward: loss.forward(input, target),
                 ...loss.valueAndGrad(input, target),

@@ -107,7 +107,7 @@ describe('memory: strides', () => {
             });
             const strided = loss.valueAndGrad(image, { data: labels, shape: [n, height, width] });
             const flat = loss.valueAndGrad(rows, labels);
-            const what = `${dtype}, ${reduction}, ${Object.keys(options)}`;
+            const what = `${dtype}, ${reduction}, ${Object.keys(options).join()}`;
             assert.deepEqual(strided.value.shape, reduction === 'none' ? [n, height, width] : []);
             assert.deepEqual(strided.grad.shape, image.shape);
             assertSameBits(strided.value.data, flat.value.data, `${what}: loss`);

@@ -3,7 +3,17 @@ import { tensor, type FloatDType } from 'surprisal';
 import { CrossEntropyLoss, JsdCrossEntropy } from 'surprisal/loss';
 import { makeBatch } from '../support/batches.js';
 import { assertSameTensor } from '../support/bits.js';
-import { floatTensor, fromBits, halfUlp, roundTo, toBits, valuesOf } from '../support/float_formats.js';
+import { assertNear } from '../support/close.js';
+import {
+  floatDTypes,
+  floatTensor,
+  fromBits,
+  halfUlp,
+  isHalf,
+  roundTo,
+  toBits,
+  valuesOf,
+} from '../support/float_formats.js';
 import { formsOf, isOverSoftmax, lossClasses, makeTarget, rowsPerSample } from '../support/losses.js';
 import { Samples } from '../support/random.js';
 import { hardCrossEntropy, jsd, rowOf } from '../support/reference.js';
@@ -38,8 +48,7 @@ describe('precision: the mean of a large batch (pytorch issue 55657)', () => {
       { data: labels, shape: [images, 768, 768] },
     );
     // The promise. A float32 result near 1 is itself rounded by up to 6e-8.
-    const error = Math.abs(loss.item() - expected) / expected;
-    assert.ok(error <= 1e-7, `expected ${expected}, got ${loss.item()}, relative error ${error}`);
+    assertNear(loss.item(), expected, 1e-7 * expected, () => 'the mean');
   });
 });
 
@@ -74,10 +83,6 @@ describe('precision: a common offset of 1e4', () => {
   }
 });
 
-/** Relative to the expected value. */
-const relativeError = (got: number, expected: number): number =>
-  Math.abs(got - expected) / Math.abs(expected);
-
 describe('precision: confident rows', () => {
   // The promise for what is computed in float32. In float64 the same formula is as good as its exponential, a few ulp.
   const tolerances: Readonly<Record<FloatDType, number>> = {
@@ -86,52 +91,53 @@ describe('precision: confident rows', () => {
     bfloat16: 4e-7,
     float64: 1e-14,
   };
-  // float16 keeps differences up to 65504, bfloat16 any, in coarse steps: the truth is that of the rounded logits.
-  for (const dtype of ['float32', 'float64', 'float16', 'bfloat16'] as const) {
-    for (const size of [1e-3, 1e-9, 1e-20]) {
-      it(`a loss near ${size} is right to ${tolerances[dtype]} of itself in ${dtype}, its label's gradient too`, () => {
-        const samples = new Samples(8);
-        const loss = new CrossEntropyLoss({ reduction: 'none' });
-        for (const classes of [2, 3, 10, 37, 1003]) {
-          // Every place of a vector, and of the tail.
-          const rows = Math.min(classes, 70);
-          const labels = Int32Array.from({ length: rows }, (_, i) =>
-            i % 2 === 0 ? i : classes - 1 - (i >> 1),
-          );
-          // (C − 1)·e^−distance = size, around a common value of 4.
-          const distance = Math.log((classes - 1) / size);
-          const logits = Float64Array.from({ length: rows * classes }, (_, i) => {
-            const isLabel = i % classes === labels[Math.floor(i / classes)];
-            return roundTo(4 + (isLabel ? 0 : samples.normal(0.2) - distance), dtype);
-          });
-          const input = floatTensor(logits, [rows, classes], dtype);
-          const { value, grad } = loss.valueAndGrad(input, tensor(labels));
-          const values = valuesOf(value);
-          const gradients = valuesOf(grad);
-          for (let row = 0; row < rows; row++) {
-            const label = labels[row]!;
-            const truth = hardCrossEntropy(rowOf(logits, row, classes), label);
-            assert.ok(truth.loss > size / 4 && truth.loss < size * 4, `the case has a loss of ${truth.loss}`);
-            const what = `C = ${classes}, label ${label}`;
-            const lossError = relativeError(values[row]!, truth.loss);
-            assert.ok(
-              lossError <= tolerances[dtype],
-              `${what}: expected a loss of ${truth.loss}, got ${values[row]}, relative error ${lossError}`,
-            );
-            for (let c = 0; c < classes; c++) {
-              const got = gradients[row * classes + c]!;
-              const wanted = truth.grad[c]!;
-              // A gradient in float16 or bfloat16 is rounded once more, and so it is in float32.
-              const allowed = tolerances[dtype] * Math.abs(wanted) + halfUlp(wanted, dtype);
-              assert.ok(
-                Math.abs(got - wanted) <= allowed,
-                `${what}: expected the gradient of class ${c} to be ${wanted}, got ${got}`,
-              );
-            }
+  // What the logits of a row stand around: where z − m is a float32 number, and where it is not.
+  const levels: Readonly<Record<string, (samples: Samples) => number>> = {
+    'around 4': () => 4,
+    'around any value': (samples) => samples.normal(3),
+  };
+  const cases = floatDTypes.flatMap((dtype) =>
+    [1e-3, 1e-9, 1e-20].flatMap((size) => Object.keys(levels).map((level) => ({ dtype, size, level }))),
+  );
+  for (const { dtype, size, level } of cases) {
+    it(`a loss near ${size} of logits ${level}, and the gradient, are right to ${tolerances[dtype]} of themselves, ${dtype}`, () => {
+      const samples = new Samples(8);
+      const loss = new CrossEntropyLoss({ reduction: 'none' });
+      for (const classes of [2, 3, 10, 37, 1003]) {
+        // Every place of a vector, and of the tail.
+        const rows = Math.min(classes, 70);
+        const labels = Int32Array.from({ length: rows }, (_, i) =>
+          i % 2 === 0 ? i : classes - 1 - (i >> 1),
+        );
+        // (C − 1)·e^−distance = size. The truth is that of the logits as they are rounded to the dtype.
+        const distance = Math.log((classes - 1) / size);
+        const values = Array.from({ length: rows }, () => levels[level]!(samples));
+        const logits = Float64Array.from({ length: rows * classes }, (_, i) => {
+          const row = Math.floor(i / classes);
+          const offset = i % classes === labels[row] ? 0 : samples.normal(0.2) - distance;
+          return roundTo(values[row]! + offset, dtype);
+        });
+        const input = floatTensor(logits, [rows, classes], dtype);
+        const { value, grad } = loss.valueAndGrad(input, tensor(labels));
+        const losses = valuesOf(value);
+        const gradients = valuesOf(grad);
+        for (let row = 0; row < rows; row++) {
+          const label = labels[row]!;
+          const truth = hardCrossEntropy(rowOf(logits, row, classes), label);
+          assert.ok(truth.loss > size / 4 && truth.loss < size * 4, `the case has a loss of ${truth.loss}`);
+          const what = `C = ${classes}, label ${label}`;
+          assertNear(losses[row]!, truth.loss, tolerances[dtype] * truth.loss, () => `${what}: the loss`);
+          for (let c = 0; c < classes; c++) {
+            const got = gradients[row * classes + c]!;
+            const wanted = truth.grad[c]!;
+            // The label's is the row's largest, and the others' scale. In float16 and bfloat16 it is rounded once more.
+            const scale = Math.abs(truth.grad[label]!);
+            const allowed = tolerances[dtype] * scale + (isHalf(dtype) ? halfUlp(wanted, dtype) : 0);
+            assertNear(got, wanted, allowed, () => `${what}: the gradient of class ${c}`);
           }
         }
-      });
-    }
+      }
+    });
   }
 });
 
@@ -158,15 +164,9 @@ describe('precision: float16 and bfloat16 gradients are rounded once', () => {
             if (got[i] === toBits(once, dtype)) continue;
             differing++;
             // A float32 result, off by up to 3e-7 of the gradient's scale, may fall on the other side of the middle
-            // between two neighbours: then the exact one is that close to the middle.
+            // between two neighbours.
             const given = fromBits(got[i]!, dtype);
-            const toMiddle = Math.abs(exact - (once + given) / 2);
-            const what = `${form}[${i}]: exactly ${exact}, rounded once ${once}, got ${given}`;
-            assert.ok(toMiddle <= 3e-7 * scale, `${what}, ${toMiddle} from the middle`);
-            assert.ok(
-              Math.abs(given - once) <= 2 * halfUlp(exact, dtype) * 1.001,
-              `${what}: not a neighbour`,
-            );
+            assertNear(given, exact, halfUlp(exact, dtype) + 3e-7 * scale, () => `${form}: element ${i}`);
           }
           // That happens to a share of 2·error/ulp. With an error of 1e-6 of the element (float32's few roundings,
           // more where p − q cancels) and float16's ulp of 5e-4 to 1e-3 this is 4e-3; two roundings to float16, or q
@@ -208,12 +208,10 @@ describe('precision: JSD of probabilities that underflow in float32', () => {
         const { value, grad } = loss.valueAndGrad(input, tensor(labels));
         assert.ok(Number.isFinite(truth.loss) && truth.grad.every(Number.isFinite));
         // The promise for float32, as for golden cases: of the loss, and of the largest gradient.
-        const lossError = relativeError(value.item(), truth.loss);
-        assert.ok(lossError <= 3e-7, `C = ${classes}: expected ${truth.loss}, got ${value.item()}`);
+        assertNear(value.item(), truth.loss, 3e-7 * truth.loss, () => `C = ${classes}: the loss`);
         const scale = truth.grad.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
         for (const [i, got] of valuesOf(grad).entries()) {
-          const error = Math.abs(got - truth.grad[i]!) / scale;
-          assert.ok(error <= 3e-7, `C = ${classes}: gradient ${i}: expected ${truth.grad[i]}, got ${got}`);
+          assertNear(got, truth.grad[i]!, 3e-7 * scale, () => `C = ${classes}: gradient ${i}`);
         }
       }
     });

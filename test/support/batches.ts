@@ -1,7 +1,7 @@
 /** Batches whose rows can be picked, so that a row can be looked at alone, among others and in another place. */
 import { tensor, type FloatDType, type Tensor } from 'surprisal';
-import { allocate, floatTensor, type FloatArray } from './float_formats.js';
-import { makeTarget, type TargetForm } from './losses.js';
+import { allocate, type FloatArray } from './float_formats.js';
+import { makeTarget, remembered, type TargetForm } from './losses.js';
 import { Samples } from './random.js';
 
 export interface Batch {
@@ -21,7 +21,9 @@ export function makeBatch(
   seed = 11,
 ): Batch {
   const rows = samples * group;
-  const input = floatTensor(new Samples(seed).normals(rows * classes, 3), [rows, classes], dtype);
+  const input = remembered(`logits ${seed}`, [rows, classes], dtype, () =>
+    new Samples(seed).normals(rows * classes, 3),
+  );
   const target = makeTarget(form, form === 'indices' ? samples : rows, classes, dtype, seed + 1);
   return { input, target, samples };
 }

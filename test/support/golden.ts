@@ -6,7 +6,7 @@ import * as data from 'surprisal/data';
 import * as functional from 'surprisal/functional';
 import * as losses from 'surprisal/loss';
 import type { Loss } from 'surprisal/loss';
-import { floatTensor, roundTo, valuesOf } from './float_formats.js';
+import { floatTensor, roundTo } from './float_formats.js';
 
 type Json = number | string | boolean | null;
 
@@ -169,13 +169,15 @@ function operation(op: string): Operation {
 const camelCase = (name: string): string =>
   name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
 
-/** The case with its floating inputs rounded to `dtype`. */
+/** The case with its floating inputs rounded to `dtype`, and without an offset of its printed values. */
 export function rounded(golden: GoldenCase, dtype: FloatDType): GoldenCase {
+  const { base } = operation(golden.op);
   const round = (t: GoldenTensor): GoldenTensor =>
     t.dtype === 'int64' ? t : { ...t, values: t.values.map((x) => roundTo(x, dtype)) };
   const { grad_output } = golden;
   return {
     ...golden,
+    args: { ...golden.args, ...(base !== undefined && { [base]: 0 }) },
     inputs: mapValues(golden.inputs, round),
     ...(grad_output && { grad_output: round(grad_output) }),
   };

@@ -8,7 +8,7 @@ import { tensor, type FloatDType, type Tensor } from 'surprisal';
 import * as exported from 'surprisal/loss';
 import { Loss } from 'surprisal/loss';
 import type { Binding, RegistryEntry } from '../../binding.js';
-import { floatTensor } from './float_formats.js';
+import { floatTensor, type FloatArray } from './float_formats.js';
 import { Samples } from './random.js';
 
 export type Options = Readonly<Record<string, unknown>>;
@@ -64,6 +64,22 @@ export function unless<T>(codes: readonly string[], call: () => T): T | undefine
 export const targetForms = ['indices', 'probabilities', 'multi-hot'] as const;
 export type TargetForm = (typeof targetForms)[number];
 
+const floatValues = new Map<string, FloatArray>();
+
+/** Fresh memory with the values that `make` gave for this key the first time: rounding to half formats is slow. */
+export function remembered(
+  key: string,
+  shape: readonly number[],
+  dtype: FloatDType,
+  make: () => Float64Array,
+): Tensor {
+  const full = `${key} [${shape.join(', ')}] ${dtype}`;
+  let values = floatValues.get(full);
+  if (values === undefined)
+    floatValues.set(full, (values = floatTensor(make(), shape, dtype).data as FloatArray));
+  return tensor(values.slice(), { shape, dtype });
+}
+
 /** A target of this form for input of shape [rows, classes]. */
 export function makeTarget(
   form: TargetForm,
@@ -74,9 +90,9 @@ export function makeTarget(
 ): Tensor {
   const samples = new Samples(seed);
   if (form === 'indices') return tensor(samples.labels(rows, classes), { shape: [rows] });
-  const values =
-    form === 'multi-hot' ? samples.multiHot(rows, classes) : samples.probabilities(rows, classes);
-  return floatTensor(values, [rows, classes], dtype);
+  return remembered(`${form} ${seed}`, [rows, classes], dtype, () =>
+    form === 'multi-hot' ? samples.multiHot(rows, classes) : samples.probabilities(rows, classes),
+  );
 }
 
 /** Number of classes that instances are made for where a test does not care. */
