@@ -117,6 +117,19 @@ struct Vec {
     return Vec(a.raw > b.raw ? a.raw : b.raw);
   }
 
+  /** c − a·b, rounded once: the compiler fuses it, or for float takes it in double, where products are exact. */
+  SURPRISAL_FN friend Vec residual(Vec c, Vec a, Vec b) {
+#if !defined(__FMA__) && !defined(__aarch64__)
+    if constexpr (sizeof(R) == 4) {
+      return Vec(__builtin_convertvector(__builtin_convertvector(c.raw, WideVector) -
+                                             __builtin_convertvector(a.raw, WideVector) *
+                                                 __builtin_convertvector(b.raw, WideVector),
+                                         Raw));
+    }
+#endif
+    return Vec(c.raw - a.raw * b.raw);
+  }
+
   SURPRISAL_FN friend Vec absolute(Vec a) {
     const Bits sign = Bits{} + std::bit_cast<typename Format<R>::Int>(R(-0.0));
     return Vec((Raw)((Bits)a.raw & ~sign));

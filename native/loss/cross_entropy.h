@@ -71,7 +71,7 @@ struct LinearGradient {
   SURPRISAL_FN V value(V e, V q) const {
     if constexpr (spread == Spread::none) return e * V(p_scale);
     if constexpr (!is_dense(spread)) return e * V(p_scale) - q * V(scale);
-    const V difference = (e * V(p_factor.head) - q) + e * V(p_factor.tail);
+    const V difference = e * V(p_factor.tail) - residual(q, e, V(p_factor.head));
     const V at_top = (V(-missing.head) - q) - V(missing.tail);
     return select(e == V(top), at_top, difference) * V(scale);
   }

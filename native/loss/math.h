@@ -153,7 +153,7 @@ SURPRISAL_FN Logistic<V> logistic(V x) {
   const V larger = V(1) / sum;
   const V smaller = t * larger;
   const V sum_tail = t - (sum - V(1));
-  const V tail = ((V(1) - larger * sum) - larger * sum_tail) * larger;
+  const V tail = (residual(V(1), larger, sum) - larger * sum_tail) * larger;
   const auto positive = x > V(0);
   return {select(positive, larger, smaller), select(positive, smaller, larger), select(positive, tail, V(0)),
           select(positive, V(0), tail), log1p_unit(t)};

@@ -6,6 +6,7 @@
 // Everything here and in the formulas lives in a namespace of its own for each target that it is compiled for, so
 // that the linker can never take one instruction set's copy of an inline function for another's.
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -56,6 +57,10 @@ SURPRISAL_FN float maximum(float a, float b) { return a > b ? a : b; }
 SURPRISAL_FN double maximum(double a, double b) { return a > b ? a : b; }
 SURPRISAL_FN float absolute(float a) { return a < 0 ? -a : a; }
 SURPRISAL_FN double absolute(double a) { return a < 0 ? -a : a; }
+
+/** c − a·b, rounded once. */
+SURPRISAL_FN float residual(float c, float a, float b) { return fmaf(-a, b, c); }
+SURPRISAL_FN double residual(double c, double a, double b) { return fma(-a, b, c); }
 
 /** Parameters of a floating format that the elementary functions are built on. */
 template <class R>

@@ -123,14 +123,16 @@ export function rowsPerSample(Class: LossClass, options: Options = {}): number {
   throw new Error(`${Class.name} refuses 1 to 4 rows`);
 }
 
-/** Native registry, read from the binary that the library itself loads. */
-export function nativeRegistry(): readonly RegistryEntry[] {
+/** The native side, loaded from the binary that the library itself uses. */
+export function nativeBinding(): Binding {
   const require = createRequire(import.meta.url);
   const override = process.env['SURPRISAL_BINDING'];
-  if (override) return (require(override) as Binding).losses;
+  if (override) return require(override) as Binding;
   const load = require('node-gyp-build') as (root: string) => Binding;
-  return load(dirname(require.resolve('surprisal/package.json'))).losses;
+  return load(dirname(require.resolve('surprisal/package.json')));
 }
+
+export const nativeRegistry = (): readonly RegistryEntry[] => nativeBinding().losses;
 
 const kinds = new Map(nativeRegistry().map(({ name, kind }) => [name, kind]));
 
