@@ -212,7 +212,9 @@ export function allocate(dtype: DType, length: number): TypedArray {
   try {
     return allocateUnchecked(dtype, length);
   } catch (cause) {
-    throw Object.assign(rangeError('ERR_OUT_OF_MEMORY', `no memory for ${length} elements of ${dtype}`), { cause });
+    throw Object.assign(rangeError('ERR_OUT_OF_MEMORY', `no memory for ${length} elements of ${dtype}`), {
+      cause,
+    });
   }
 }
 

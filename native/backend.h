@@ -43,8 +43,8 @@ struct Evaluation {
   const void* dense = nullptr;
   DType dense_dtype = DType::float32;
   Strides dense_strides;
-  bool dense_by_index = false;         // the row of `dense` is the row's class index
-  const double* constants = nullptr;   // by class index, added to the row's loss
+  bool dense_by_index = false;        // the row of `dense` is the row's class index
+  const double* constants = nullptr;  // by class index, added to the row's loss
 
   // Factors in the compute dtype, at row·row_stride + c·class_stride.
   const void* weight = nullptr;

@@ -29,9 +29,8 @@ enum class DType : uint8_t {
   boolean,
 };
 
-inline constexpr const char* kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", "int8",
-                                              "uint8",   "int16",   "uint16",  "int32",    "uint32",
-                                              "int64",   "uint64",  "bool"};
+inline constexpr const char* kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", "int8",   "uint8", "int16",
+                                              "uint16",  "int32",   "uint32",  "int64",    "uint64", "bool"};
 inline constexpr int kDTypeSizes[] = {4, 8, 2, 2, 1, 1, 2, 2, 4, 4, 8, 8, 1};
 inline constexpr int kDTypeCount = sizeof(kDTypeSizes) / sizeof(kDTypeSizes[0]);
 inline constexpr int kFloatDTypeCount = 4;

@@ -83,9 +83,9 @@ int64_t index_at(const void* indices, int64_t row) {
 using ReadIndex = int64_t (*)(const void*, int64_t);
 
 /** By dtype, from int8 on. */
-constexpr ReadIndex kReadIndex[] = {index_at<int8_t>,  index_at<uint8_t>,  index_at<int16_t>,
+constexpr ReadIndex kReadIndex[] = {index_at<int8_t>,   index_at<uint8_t>,  index_at<int16_t>,
                                     index_at<uint16_t>, index_at<int32_t>,  index_at<uint32_t>,
-                                    index_at<int64_t>, index_at<uint64_t>, index_at<uint8_t>};
+                                    index_at<int64_t>,  index_at<uint64_t>, index_at<uint8_t>};
 
 [[noreturn]] void throw_bad_index(const Evaluation& call, int64_t row) {
   const ReadIndex read = kReadIndex[static_cast<int>(call.indices_dtype) - kFloatDTypeCount];

@@ -21,7 +21,8 @@ struct Elementwise {
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
     const Formula formula(call.parameters, call.classes);
-    return call.grad != nullptr ? rows<true>(problem, block, formula) : rows<false>(problem, block, formula);
+    if (call.pos_weight != nullptr) return with_grad<true>(problem, block, formula);
+    return with_grad<false>(problem, block, formula);
   }
 
  private:
@@ -42,7 +43,13 @@ struct Elementwise {
     }
   };
 
-  template <bool kGrad>
+  template <bool kPosWeight>
+  static double with_grad(const Problem& problem, Block block, const Formula& formula) {
+    return problem.call.grad != nullptr ? rows<kPosWeight, true>(problem, block, formula)
+                                        : rows<kPosWeight, false>(problem, block, formula);
+  }
+
+  template <bool kPosWeight, bool kGrad>
   static double rows(const Problem& problem, Block block, const Formula& formula) {
     const Evaluation& call = problem.call;
     const int64_t classes = call.classes;
@@ -55,7 +62,7 @@ struct Elementwise {
     const Factor pos_weight(call.pos_weight, call.pos_weight_row_stride, call.pos_weight_class_stride);
     const auto* grad_outputs = static_cast<const R*>(call.grad_outputs);
     const V scale(static_cast<R>(problem.grad_scale));
-    const V on(static_cast<R>(formula.on)), off(static_cast<R>(formula.off));
+    const Split<R> on(formula.on), off(formula.off);
     R* losses = call.reduction == Reduction::none ? static_cast<R*>(call.output) : nullptr;
     double loss_sum = 0;
     for (int64_t row = block.begin; row < block.end; ++row) {
@@ -66,11 +73,18 @@ struct Elementwise {
       if constexpr (kGrad) dx = grad.row(row);
       Sum<V> total;
       for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-        const V y = y_row != nullptr ? formula.target(load(y_row + c, lanes))
-                                     : select(lane_numbers<V>() == V(static_cast<R>(y_index - c)), on, off);
+        V y, y_tail(0);
+        if (y_row != nullptr) {
+          y = formula.target(load(y_row + c, lanes));
+        } else {
+          const auto is_label = lane_numbers<V>() == V(static_cast<R>(y_index - c));
+          y = select(is_label, V(on.head), V(off.head));
+          y_tail = select(is_label, V(on.tail), V(off.tail));
+        }
         const V w = weight.at(row, c, lanes);
+        const V u = kPosWeight ? pos_weight.at(row, c, lanes) : V(1);
         V loss, g;
-        formula.template evaluate<kGrad>(load(x_row + c, lanes), y, pos_weight.at(row, c, lanes), loss, g);
+        formula.template evaluate<kGrad, kPosWeight>(load(x_row + c, lanes), y, y_tail, u, loss, g);
         loss = loss * w;
         total.add(inside(lanes, loss));
         if (losses != nullptr) store(losses + row * classes + c, loss, lanes);

@@ -21,8 +21,8 @@ struct RowGroup {
     const size_t width = static_cast<size_t>(padded<T>(call.classes));
     const size_t readers = Arena::room<RowReader<T>>(k) + Arena::room<RowWriter<T>>(k);
     const size_t sums = Arena::room<RowSums>(k) + 3 * Arena::room<Sum<V>>(k);
-    const size_t tiles = RowReader<T>::scratch(call, call.input_strides) +
-                         RowWriter<T>::scratch(call, call.grad_strides);
+    const size_t tiles =
+        RowReader<T>::scratch(call, call.input_strides) + RowWriter<T>::scratch(call, call.grad_strides);
     return readers + sums + k * tiles + 2 * Arena::room<R>(k * width);
   }
 

@@ -89,9 +89,7 @@ class RowWriter {
     if (data_ != nullptr && !direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call.classes));
   }
 
-  static size_t scratch(const Evaluation& call, const Strides& strides) {
-    return RowReader<T>::scratch(call, strides);
-  }
+  static size_t scratch(const Evaluation& call, const Strides& strides) { return RowReader<T>::scratch(call, strides); }
 
   T* row(int64_t row) {
     if (direct()) return data_ + row_offset(call_, strides_, row);
@@ -155,8 +153,8 @@ class DenseReader {
 
   /** The row of a unit, or of its class index. */
   const R* row(int64_t row, int64_t index) {
-    const int64_t offset = call_.dense_by_index ? index * call_.dense_strides.outer
-                                                : row_offset(call_, call_.dense_strides, row);
+    const int64_t offset =
+        call_.dense_by_index ? index * call_.dense_strides.outer : row_offset(call_, call_.dense_strides, row);
     if (direct()) return static_cast<const R*>(call_.dense) + offset;
     with_storage(call_.dense_dtype, [&](auto storage) {
       using T = decltype(storage);

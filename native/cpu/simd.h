@@ -2,7 +2,7 @@
 
 // The SIMD value type: GCC's and Clang's vector extensions, as wide as the instruction set that this file is compiled
 // for. Intrinsics stand only where the compilers have no good code for the portable form: conversions of half
-// precision, maxima, and loads and stores of a row's tail.
+// precision, maxima, tests of masks, and loads and stores of a row's tail.
 
 #include <bit>
 #include <cstddef>
@@ -68,9 +68,17 @@ struct Mask {
 /** True when some lane is. */
 template <class R>
 SURPRISAL_FN bool any(Mask<R> mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)mask.raw) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_epi8((__m256i)mask.raw) != 0;
+#elif defined(__x86_64__)
+  return _mm_movemask_epi8((__m128i)mask.raw) != 0;
+#else
   typename Format<R>::Int bits = 0;
   for (size_t i = 0; i < kVectorBytes / sizeof(R); ++i) bits |= mask.raw[i];
   return bits != 0;
+#endif
 }
 template <class R>
 SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
@@ -117,17 +125,32 @@ struct Vec {
     return Vec(a.raw > b.raw ? a.raw : b.raw);
   }
 
-  /** c − a·b, rounded once: the compiler fuses it, or for float takes it in double, where products are exact. */
+  /** c − a·b, rounded once; without such an instruction float takes it in double, where products are exact. */
   SURPRISAL_FN friend Vec residual(Vec c, Vec a, Vec b) {
-#if !defined(__FMA__) && !defined(__aarch64__)
+#if defined(__AVX512F__)
     if constexpr (sizeof(R) == 4) {
-      return Vec(__builtin_convertvector(__builtin_convertvector(c.raw, WideVector) -
-                                             __builtin_convertvector(a.raw, WideVector) *
-                                                 __builtin_convertvector(b.raw, WideVector),
-                                         Raw));
+      return Vec((Raw)_mm512_fnmadd_ps((__m512)a.raw, (__m512)b.raw, (__m512)c.raw));
+    } else {
+      return Vec((Raw)_mm512_fnmadd_pd((__m512d)a.raw, (__m512d)b.raw, (__m512d)c.raw));
+    }
+#elif defined(__FMA__)
+    if constexpr (sizeof(R) == 4) {
+      return Vec((Raw)_mm256_fnmadd_ps((__m256)a.raw, (__m256)b.raw, (__m256)c.raw));
+    } else {
+      return Vec((Raw)_mm256_fnmadd_pd((__m256d)a.raw, (__m256d)b.raw, (__m256d)c.raw));
+    }
+#else
+    if constexpr (sizeof(R) == 4) {
+      return Vec(__builtin_convertvector(
+          __builtin_convertvector(c.raw, WideVector) -
+              __builtin_convertvector(a.raw, WideVector) * __builtin_convertvector(b.raw, WideVector),
+          Raw));
+    } else {
+      Vec result;
+      for (int i = 0; i < size; ++i) result.raw[i] = __builtin_fma(-a.raw[i], b.raw[i], c.raw[i]);
+      return result;
     }
 #endif
-    return Vec(c.raw - a.raw * b.raw);
   }
 
   SURPRISAL_FN friend Vec absolute(Vec a) {
@@ -217,8 +240,8 @@ SURPRISAL_FN HalfVector narrow(FloatVector x, Float16) {
   // Below 2^-14 the results are subnormal, 2^-24 apart: adding 0.5 leaves them in the low bits, rounded.
   const UIntVector small = (UIntVector)((FloatVector)magnitude + 0.5f) - 0x3f000000;
   const UIntVector normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - 0x38000000) >> 13;
-  const UIntVector large = (UIntVector)((IntVector)magnitude > 0x7f800000 ? (IntVector)((magnitude >> 13) | 0x7e00)
-                                                                          : IntVector{} + 0x7c00);
+  const UIntVector large =
+      (UIntVector)((IntVector)magnitude > 0x7f800000 ? (IntVector)((magnitude >> 13) | 0x7e00) : IntVector{} + 0x7c00);
   UIntVector value = (UIntVector)((IntVector)magnitude < 0x38800000 ? (IntVector)small : (IntVector)normal);
   value = (UIntVector)((IntVector)magnitude >= 0x477ff000 ? (IntVector)(large & 0x7fff) : (IntVector)value);
   return __builtin_convertvector(value | sign, HalfVector);

@@ -67,14 +67,15 @@ struct SoftmaxLinear {
                                      is_dense(spread) ? load(q_row + c, lanes) : V(0));
       };
       Sum<V> q_total, dot_total;
-      const RowSums sums = softmax_pass(z, input.next(row), classes, [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
-        if constexpr (kGrad) store(exponentials + c, e, Full{});
-        if constexpr (spread != Spread::none) {
-          const V q = inside(lanes, spread_at(c, lanes));
-          dot_total.add(surprisal_term(q, d));
-          if constexpr (spread != Spread::uniform) q_total.add(q);
-        }
-      });
+      const RowSums sums = softmax_pass(z, input.next(row), classes,
+                                        [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
+                                          if constexpr (kGrad) store(exponentials + c, e, Full{});
+                                          if constexpr (spread != Spread::none) {
+                                            const V q = inside(lanes, spread_at(c, lanes));
+                                            dot_total.add(surprisal_term(q, d));
+                                            if constexpr (spread != Spread::uniform) q_total.add(q);
+                                          }
+                                        });
       double q_sum = 0, dot = 0;
       if constexpr (spread == Spread::uniform) q_sum = formula.floor * static_cast<double>(classes);
       if constexpr (spread != Spread::none && spread != Spread::uniform) q_sum = q_total.total();

@@ -37,15 +37,17 @@ struct AsymmetricMultiLabel {
     return given;
   }
 
-  template <bool kGrad, class V>
-  SURPRISAL_FN void evaluate(V x, V y, V /*pos_weight*/, V& loss, V& grad) const {
+  template <bool kGrad, bool kPosWeight, class V>
+  SURPRISAL_FN void evaluate(V x, V y, V /*y_tail*/, V /*pos_weight*/, V& loss, V& grad) const {
     using S = Scalar<V>;
     const V one(1), zero(0);
     const Logistic<V> sigma = logistic(x);
     const V p = sigma.p;
     // m = 1 − n, the shifted probability of a negative: 0 inside the margin.
     const V margin(static_cast<S>(clip));
-    const V m = maximum((p - margin) + sigma.p_tail, zero);
+    const V shifted_p = p - margin;
+    const V m = maximum(shifted_p + sigma.p_tail, zero);
+    const V m_tail = select(m == zero, zero, (shifted_p - m) + sigma.p_tail);
     const V n = select(m == zero, one, sigma.q + margin);
     const V not_y = one - y;
 
@@ -60,19 +62,20 @@ struct AsymmetricMultiLabel {
     const bool focal = gamma_neg > 0 || gamma_pos > 0;
     const V base = y * sigma.q + not_y * m;
     const V gamma = y * V(static_cast<S>(gamma_pos)) + not_y * V(static_cast<S>(gamma_neg));
-    const V w = focal ? weight(y, base, y * sigma.q_tail, gamma) : one;
+    const V w = focal ? weight(y, base, y * sigma.q_tail + not_y * m_tail, gamma) : one;
     loss = -(a * w) + (p - p);
     if constexpr (kGrad) {
       // A'·p·(1 − p) and (d base/dp)·p·(1 − p), each term without the factor that it divides by.
       const V outside_margin = select(m == zero, zero, one);
-      const V da = select(p < floor, zero, y * sigma.q) -
-                   select(n < floor, zero, not_y * outside_margin * (p * (sigma.q / n)));
-      V slope = da * w;
+      const V da =
+          select(p < floor, zero, y * sigma.q) - select(n < floor, zero, not_y * outside_margin * (p * (sigma.q / n)));
+      V slope = da;
       if (focal && !constant_weight) {
-        // dW = γ·base^(γ−1)·d base, taken as γ·W/base; at base = 0 it is 0, as the clamp stops it there.
+        // dW = γ·base^(γ−1)·d base, taken as W·γ·d base/base; at base = 0 it is 0, as the clamp stops it there.
         const V dbase = (not_y * outside_margin - y) * (p * (sigma.q / maximum(base, smallest)));
-        slope = slope + select(base < smallest, zero, a * (gamma * w) * dbase);
+        slope = slope + select(base < smallest, zero, (a * gamma) * dbase);
       }
+      slope = slope * w;
       grad = -slope + (p - p);
     }
   }
@@ -87,8 +90,7 @@ struct AsymmetricMultiLabel {
                           gamma_neg <= kMostByMultiplication;
     const auto soft = both(y > V(0), y < V(1));
     if (!integers || any(soft)) return power_unit(base, gamma);
-    const V power = select(y == V(1), power_integer(base, n_pos), power_integer(base, n_neg));
-    return power + gamma * power * (base_tail / maximum(base, V(Format<Scalar<V>>::smallest_normal)));
+    return select(y == V(1), power_integer(base, base_tail, n_pos), power_integer(base, base_tail, n_neg));
   }
 };
 SURPRISAL_REGISTER(AsymmetricMultiLabel);

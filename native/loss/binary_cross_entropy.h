@@ -3,7 +3,7 @@
 // Binary cross entropy of logits, x = z_c with target y, u the factor of positives:
 //
 //   loss  = u·y·(−log σ(x)) + (1 − y)·(−log(1 − σ(x)))
-//   dL/dx = (1 − y)·σ(x) − u·y·(1 − σ(x))
+//   dL/dx = (1 − y)·σ(x) − u·y·(1 − σ(x)), which is σ(x) − y for u = 1
 //
 // with −log σ(x) = max(−x, 0) + log(1 + e^−|x|).
 
@@ -37,15 +37,25 @@ struct BinaryCrossEntropy {
     return select(given > V(static_cast<Scalar<V>>(threshold)), V(1), V(0));
   }
 
-  template <bool kGrad, class V>
-  SURPRISAL_FN void evaluate(V x, V y, V pos_weight, V& loss, V& grad) const {
+  template <bool kGrad, bool kPosWeight, class V>
+  SURPRISAL_FN void evaluate(V x, V y, V y_tail, V pos_weight, V& loss, V& grad) const {
     const Logistic<V> sigma = logistic(x);
     const V not_y = V(1) - y;
     const V positive = pos_weight * y;
     // A side that weighs nothing adds nothing, even where its logarithm is infinite.
     loss = select(positive == V(0), V(0), positive * (maximum(-x, V(0)) + sigma.log1p_exp)) +
            select(not_y == V(0), V(0), not_y * (maximum(x, V(0)) + sigma.log1p_exp)) + (sigma.p - sigma.p);
-    if constexpr (kGrad) grad = not_y * sigma.p - positive * sigma.q;
+    if constexpr (kGrad && !kPosWeight) grad = ((sigma.p - y) + sigma.p_tail) - y_tail;
+    if constexpr (kGrad && kPosWeight) {
+      // p·s − u·y with s = 1 + (u − 1)·y: a target that is met leaves little, so every part carries its tail.
+      const V excess = pos_weight - V(1);
+      const V product = excess * y;
+      const V s = V(1) + product;
+      const V s_tail = difference_tail(V(1), -product, s) - residual(product, excess, y);
+      const V tails = (sigma.p_tail * s + sigma.p * s_tail) + residual(positive, pos_weight, y) +
+                      y_tail * (excess * sigma.p - pos_weight);
+      grad = tails - residual(positive, sigma.p, s);
+    }
   }
 };
 SURPRISAL_REGISTER(BinaryCrossEntropy);

@@ -51,10 +51,10 @@ SURPRISAL_FN double linear_loss(const RowSums& row, double q_sum, double dot, co
 template <class R>
 struct LinearGradient {
   R scale;
-  R p_scale;     // scale·Q/S, times e gives scale·Q·p
+  R p_scale;          // scale·Q/S, times e gives scale·Q·p
   Split<R> p_factor;  // Q/S
   Split<R> missing;   // Q·(1 − p) of the maximum's class, less Q
-  R top;         // e of that class, where more than half of p is its
+  R top;              // e of that class, where more than half of p is its
 
   SURPRISAL_FN LinearGradient(const RowSums& row, double q_sum, double scale)
       : scale(static_cast<R>(scale)),
@@ -114,8 +114,8 @@ struct KLDivergence {
     return given;
   }
 
-  template <bool kGrad, class V>
-  SURPRISAL_FN void evaluate(V x, V target, V /*pos_weight*/, V& loss, V& grad) const {
+  template <bool kGrad, bool kPosWeight, class V>
+  SURPRISAL_FN void evaluate(V x, V target, V /*target_tail*/, V /*pos_weight*/, V& loss, V& grad) const {
     const V smallest = V(Format<Scalar<V>>::smallest_normal);
     const V t = log_target ? exponential(target) : target;
     const V log_t = log_target ? target : logarithm(maximum(t, smallest));

@@ -37,12 +37,12 @@ struct Registered {
 inline constexpr int kRegistryStart = __COUNTER__ + 1;
 
 /** Puts a formula into the registry, in the order of inclusion. Stands after its definition, in namespace surprisal. */
-#define SURPRISAL_REGISTER(Loss)                   \
-  template <>                                      \
+#define SURPRISAL_REGISTER(Loss)                    \
+  template <>                                       \
   struct Registered<__COUNTER__ - kRegistryStart> { \
-    static constexpr bool present = true;          \
-    template <class R>                             \
-    using Formula = Loss<R>;                       \
+    static constexpr bool present = true;           \
+    template <class R>                              \
+    using Formula = Loss<R>;                        \
   }
 
 }  // namespace SURPRISAL_TARGET

@@ -125,25 +125,30 @@ SURPRISAL_FN V power_unit(V b, V g) {
   return select(g == V(0), V(1), select(b < smallest, V(0), power + (b - b)));
 }
 
-/** b^n by squaring. */
+/** (head + tail)^n by squaring, what each product loses in rounding carried along: 1 ulp. */
 template <class V>
-SURPRISAL_FN V power_integer(V b, int n) {
-  V power(1);
+SURPRISAL_FN V power_integer(V head, V tail, int n) {
+  V power(1), power_tail(0);
   for (; n > 0; n >>= 1) {
-    if (n & 1) power = power * b;
-    b = b * b;
+    if (n & 1) {
+      const V product = power * head;
+      power_tail = (power * tail + power_tail * head) - residual(product, power, head);
+      power = product;
+    }
+    const V square = head * head;
+    tail = (head * tail + head * tail) - residual(square, head, head);
+    head = square;
   }
-  return power;
+  return power + power_tail;
 }
 
 /** The logistic function of x and what goes with it, from one exponential: t = e^−|x|. */
 template <class V>
 struct Logistic {
-  V p;          // 1/(1 + e^−x)
-  V q;          // 1 − p, with all its digits
-  V p_tail;     // what p lost in rounding, where p > ½
-  V q_tail;     // the same of q
-  V log1p_exp;  // log(1 + t) = −log max(p, q)
+  V p;               // 1/(1 + e^−x)
+  V q;               // 1 − p, with all its digits
+  V p_tail, q_tail;  // what p and q lost in rounding
+  V log1p_exp;       // log(1 + t) = −log max(p, q)
 };
 
 template <class V>
@@ -153,10 +158,11 @@ SURPRISAL_FN Logistic<V> logistic(V x) {
   const V larger = V(1) / sum;
   const V smaller = t * larger;
   const V sum_tail = t - (sum - V(1));
-  const V tail = (residual(V(1), larger, sum) - larger * sum_tail) * larger;
+  const V larger_tail = (residual(V(1), larger, sum) - larger * sum_tail) * larger;
+  const V smaller_tail = t * larger_tail - residual(smaller, t, larger);
   const auto positive = x > V(0);
-  return {select(positive, larger, smaller), select(positive, smaller, larger), select(positive, tail, V(0)),
-          select(positive, V(0), tail), log1p_unit(t)};
+  return {select(positive, larger, smaller), select(positive, smaller, larger),
+          select(positive, larger_tail, smaller_tail), select(positive, smaller_tail, larger_tail), log1p_unit(t)};
 }
 
 }  // namespace SURPRISAL_TARGET

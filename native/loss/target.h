@@ -20,7 +20,9 @@ enum class Spread : uint8_t {
   weighted_dense,  // a dense row, times the class weights
 };
 
-SURPRISAL_FN constexpr bool is_dense(Spread spread) { return spread == Spread::dense || spread == Spread::weighted_dense; }
+SURPRISAL_FN constexpr bool is_dense(Spread spread) {
+  return spread == Spread::dense || spread == Spread::weighted_dense;
+}
 SURPRISAL_FN constexpr bool is_weighted(Spread spread) {
   return spread == Spread::weighted || spread == Spread::weighted_dense;
 }

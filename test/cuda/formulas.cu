@@ -38,7 +38,7 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
       return F::gradient(x, slope, Split<R>(formula.factor)) + times(slope, Split<R>(y));
     } else if constexpr (F::kind == Kind::elementwise) {
       R loss, g;
-      formula.template evaluate<true>(x, formula.target(y), R(formula.on), loss, g);
+      formula.template evaluate<true, true>(x, formula.target(y), y, R(formula.on), loss, g);
       return loss + g + R(formula.off);
     } else {
       return R(formula.value(x, y) + formula.slope(y));
