@@ -6,7 +6,7 @@
  * `losses`. Strides and sizes count elements.
  */
 
-export type NativeArray = ArrayBufferView<ArrayBufferLike>;
+export type NativeArray = ArrayBufferView;
 
 /** Slots of a call's header. */
 export type Field =

@@ -50,9 +50,9 @@ const out = { out: { grad } };
 
 const splits = 3;
 const stacked = rows - (rows % splits);
-const head = <T extends Float32Array>(data: T) => data.subarray(0, stacked * classes);
-const views = tensor(head(logits.data as Float32Array), { shape: [stacked, classes] });
-const viewsOut = { out: { grad: tensor(head(grad.data as Float32Array), { shape: [stacked, classes] }) } };
+const head = ({ data }: { readonly data: unknown }) => (data as Float32Array).subarray(0, stacked * classes);
+const views = tensor(head(logits), { shape: [stacked, classes] });
+const viewsOut = { out: { grad: tensor(head(grad), { shape: [stacked, classes] }) } };
 
 const crossEntropy = new CrossEntropyLoss();
 const smoothed = new LabelSmoothingCrossEntropy();
