@@ -50,13 +50,15 @@ function isInstalled(name) {
   }
 }
 
-/** The command that brings the tools and builds. It does not need npm to run install scripts, which npm may block. */
+/** The command that brings the tools and builds. */
 function remedy() {
   const isCheckout = existsSync(join(root, 'tsconfig.json'));
   if (isCheckout) return 'npm install --include=dev';
-  const script = relative(process.env.INIT_CWD ?? process.cwd(), fileURLToPath(import.meta.url));
+  // npm takes a package away again whose install script failed.
+  if (process.env.npm_lifecycle_event === 'install') return `npm install ${tools.join(' ')} surprisal`;
+  const script = relative(process.cwd(), fileURLToPath(import.meta.url));
   const path = /^[\w@./-]+$/.test(script) ? script : JSON.stringify(script);
-  return `npm install ${tools.join(' ')} && node ${path} --build-from-source`;
+  return `npm install ${tools.join(' ')} && node ${path}`;
 }
 
 function fail(...lines) {

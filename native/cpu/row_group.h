@@ -61,9 +61,9 @@ struct RowGroup {
         const int64_t row = k * samples + sample;
         const T* z = input[k].row(row);
         R* p_row = probabilities + k * width;
-        const auto keep = [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
-          store(p_row + c, e, Full{});
-          if (k == 0) distances.add(inside(lanes, -d));
+        const auto keep = [&](int64_t c, auto lanes, Shifted<V> shifted) __attribute__((always_inline)) {
+          store(p_row + c, shifted.e, Full{});
+          if (k == 0) distances.add_wide(inside(lanes, -shifted.d));
         };
         sums[k] = softmax_pass(z, input[k].next(row), classes, keep);
         if (k == 0) {

@@ -25,12 +25,12 @@ struct RowMap {
     RowReader<T> input(call, call.input, call.input_strides, arena, block.end);
     RowWriter<T> result(call, call.grad, call.grad_strides, arena, block.end);
     DenseReader<R> output(call, arena);
-    R* exponentials = arena.take<R>(padded<T>(call.classes));
+    R* scratch_row = arena.take<R>(padded<T>(call.classes));
     for (int64_t row = block.begin; row < block.end; ++row) {
       if constexpr (Formula::backward) {
-        backward_row(input.row(row), output.row(row, -1), result.row(row), call.classes);
+        backward_row(input.row(row), output.row(row, -1), scratch_row, result.row(row), call.classes);
       } else {
-        forward_row(input.row(row), input.next(row), exponentials, result.row(row), call.classes);
+        forward_row(input.row(row), input.next(row), scratch_row, result.row(row), call.classes);
       }
     }
     result.finish();
@@ -39,9 +39,10 @@ struct RowMap {
 
  private:
   static void forward_row(const T* z, const T* next, R* exponentials, T* out, int64_t classes) {
-    const RowSums sums = softmax_pass(z, next, classes, [&](int64_t c, auto, V, V e) __attribute__((always_inline)) {
-      store(exponentials + c, e, Full{});
-    });
+    const RowSums sums =
+        softmax_pass(z, next, classes, [&](int64_t c, auto, Shifted<V> shifted) __attribute__((always_inline)) {
+          store(exponentials + c, shifted.e, Full{});
+        });
     const V m(static_cast<R>(sums.max));
     const R log_sum = static_cast<R>(sums.log_sum());
     const Split<R> inverse(sums.inverse());
@@ -50,16 +51,17 @@ struct RowMap {
     });
   }
 
-  static void backward_row(const T* g_row, const R* p_row, T* out, int64_t classes) {
-    Sum<V> sum, weights;
+  static void backward_row(const T* g_row, const R* output_row, R* probabilities, T* out, int64_t classes) {
+    Sum<V> sum, p_sum;
     for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      const V weight = inside(lanes, Formula::weight(load(p_row + c, lanes)));
-      sum.add_product(load(g_row + c, lanes), weight);
-      weights.add_wide(weight);
+      const V p = inside(lanes, Formula::probability(load(output_row + c, lanes)));
+      store(probabilities + c, p, Full{});
+      sum.add_product(load(g_row + c, lanes), Formula::weight(p));
+      p_sum.add_wide(p);
     });
-    const Split<R> centre(Formula::centre(sum.total(), weights.total()));
+    const Split<R> mean(sum.total() / normaliser(p_sum.total()));
     for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      store(out + c, Formula::map(load(g_row + c, lanes), load(p_row + c, lanes), centre), lanes);
+      store(out + c, Formula::map(load(g_row + c, lanes), load(probabilities + c, Full{}), mean), lanes);
     });
   }
 };

@@ -353,11 +353,14 @@ SURPRISAL_FN void for_each_vector(int64_t count, F&& f) {
   if (c < count) f(c, Partial{static_cast<int>(count - c)});
 }
 
-/** A sum over a row: vectors in float over short stretches, these in double, always in the same order. */
+/**
+ * A sum over a row: vectors in float over short stretches, these in double, always in the same order. Equal terms, as
+ * logits that differ in one class have, round the same way at every addition, so a long stretch would drift.
+ */
 template <class V>
 class Sum {
  public:
-  static constexpr int kStretch = 32;
+  static constexpr int kStretch = 4;
 
   SURPRISAL_FN void add(V v) {
     part_ = part_ + v;

@@ -37,9 +37,9 @@ struct SoftmaxCoupled {
         if (call.grad != nullptr) fill_zero(grad.row(row), classes);
         continue;
       }
-      const RowSums sums = softmax_pass(z, input.next(row), classes,
-                                        [&](int64_t c, auto, V, V e)
-                                            __attribute__((always_inline)) { store(exponentials + c, e, Full{}); });
+      const auto keep = [&](int64_t c, auto, Shifted<V> shifted)
+                            __attribute__((always_inline)) { store(exponentials + c, shifted.e, Full{}); };
+      const RowSums sums = softmax_pass(z, input.next(row), classes, keep);
       const V inverse(static_cast<R>(sums.inverse())), log_sum(static_cast<R>(sums.log_sum()));
       const V m(static_cast<R>(sums.max));
       Sum<V> others, other_slopes;

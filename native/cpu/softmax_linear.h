@@ -22,12 +22,12 @@ struct SoftmaxLinear {
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
     const Formula formula(call.parameters, call.classes);
-    const bool weighted = call.weight != nullptr;
+    const bool weighted = call.weight != nullptr, smoothed = formula.floor != 0;
     if (call.dense != nullptr) {
-      return weighted ? with_grad<Spread::weighted_dense>(problem, block, formula)
-                      : with_grad<Spread::dense>(problem, block, formula);
+      return weighted || smoothed ? with_grad<Spread::mixed>(problem, block, formula)
+                                  : with_grad<Spread::dense>(problem, block, formula);
     }
-    if (formula.floor == 0) return with_grad<Spread::none>(problem, block, formula);
+    if (!smoothed) return with_grad<Spread::none>(problem, block, formula);
     return weighted ? with_grad<Spread::weighted>(problem, block, formula)
                     : with_grad<Spread::uniform>(problem, block, formula);
   }
@@ -50,7 +50,7 @@ struct SoftmaxLinear {
     DenseReader<R> dense(call, arena);
     R* exponentials = arena.take<R>(padded<T>(classes));
     const R* weight = static_cast<const R*>(call.weight);
-    const V floor(static_cast<R>(formula.floor)), mass(static_cast<R>(formula.mass));
+    const Split<R> floor(formula.floor), mass(formula.mass);
     double loss_sum = 0;
     for (int64_t row = block.begin; row < block.end; ++row) {
       const T* z = input.row(row);
@@ -63,23 +63,34 @@ struct SoftmaxLinear {
       const R* q_row = nullptr;
       if constexpr (is_dense(spread)) q_row = dense.row(row, y);
       const auto spread_at = [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-        return spread_target<spread>(floor, mass, is_weighted(spread) ? load(weight + c, lanes) : V(1),
-                                     is_dense(spread) ? load(q_row + c, lanes) : V(0));
+        constexpr bool weighs = spread == Spread::weighted || spread == Spread::mixed;
+        const V w = weighs && weight != nullptr ? load(weight + c, lanes) : V(1);
+        return spread_target<spread>(floor, mass, w, is_dense(spread) ? load(q_row + c, lanes) : V(0));
       };
+      // Σ q and Σ q·(m − z); of a uniform q, whose factor comes last, Σ (m − z).
       Sum<V> q_total, dot_total;
-      const RowSums sums = softmax_pass(z, input.next(row), classes,
-                                        [&](int64_t c, auto lanes, V d, V e) __attribute__((always_inline)) {
-                                          if constexpr (kGrad) store(exponentials + c, e, Full{});
-                                          if constexpr (spread != Spread::none) {
-                                            const V q = inside(lanes, spread_at(c, lanes));
-                                            dot_total.add(surprisal_term(q, d));
-                                            if constexpr (spread != Spread::uniform) q_total.add(q);
-                                          }
-                                        });
+      const auto each = [&](int64_t c, auto lanes, Shifted<V> shifted) __attribute__((always_inline)) {
+        if constexpr (kGrad) store(exponentials + c, shifted.e, Full{});
+        if constexpr (spread == Spread::uniform) dot_total.add_wide(inside(lanes, -shifted.d));
+        if constexpr (spread != Spread::none && spread != Spread::uniform) {
+          const Parts<V> q = spread_at(c, lanes);
+          const V head = inside(lanes, q.head);
+          q_total.add_wide(head);
+          q_total.add(inside(lanes, q.tail));
+          dot_total.add_product(head, distance(head, shifted.d));
+          // The tail of what is masked is no number.
+          dot_total.add(select(shifted.e == V(0), V(0), -(head * shifted.tail)));
+        }
+      };
+      const RowSums sums = softmax_pass(z, input.next(row), classes, each);
       double q_sum = 0, dot = 0;
-      if constexpr (spread == Spread::uniform) q_sum = formula.floor * static_cast<double>(classes);
-      if constexpr (spread != Spread::none && spread != Spread::uniform) q_sum = q_total.total();
-      if constexpr (spread != Spread::none) dot = dot_total.total();
+      if constexpr (spread == Spread::uniform) {
+        q_sum = formula.floor * static_cast<double>(classes);
+        dot = formula.floor * dot_total.total();
+      } else if constexpr (spread != Spread::none) {
+        q_sum = q_total.total();
+        dot = dot_total.total();
+      }
       Label label = {0, 0, 0};
       if constexpr (!is_dense(spread)) {
         const double d = static_cast<double>(load_one(z + y)) - sums.max;
@@ -99,7 +110,7 @@ struct SoftmaxLinear {
           store(dz + c, gradient.template value<spread>(e, spread_at(c, lanes)), lanes);
         });
         if constexpr (!is_dense(spread)) {
-          const double own_floor = formula.floor * (is_weighted(spread) ? class_weight<R>(call, y) : 1);
+          const double own_floor = formula.floor * (spread == Spread::weighted ? class_weight<R>(call, y) : 1);
           const double slope = LinearGradient<R>::label(sums, q_all, label.share + own_floor, label.e, scale);
           store_one(dz + y, static_cast<R>(slope));
         }

@@ -25,7 +25,7 @@ SURPRISAL_FN Compute<T> row_maximum(const T* z, int64_t classes) {
 }
 
 /**
- * One exponential an element: the row's sums, with `each(c, lanes, z − m, e)` for what else a driver wants of them.
+ * One exponential an element: the row's sums, with `each(c, lanes, shifted)` for what else a driver wants of them.
  * Lanes past the row's end have z = −∞, e = 0. Meanwhile the next row is fetched: the exponentials leave time for it.
  */
 template <class T, class Each>
@@ -40,9 +40,10 @@ SURPRISAL_FN RowSums softmax_pass(const T* z, const T* next, int64_t classes, Ea
     __builtin_prefetch(next + c);
     const V x = load(z + c, lanes, lowest);
     const V d = x - m;
-    const V e = shifted_exponential(x, m, d);
+    const V tail = difference_tail(x, m, d);
+    const V e = exponential(d, tail);
     rest.add(rest_term(x, m, e, maxima));
-    each(c, lanes, d, e);
+    each(c, lanes, Shifted<V>{d, tail, e});
   });
   double count = 0;
   for (int i = 0; i < V::size; ++i) count += maxima.raw[i];

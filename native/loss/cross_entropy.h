@@ -28,10 +28,10 @@ struct CrossEntropy {
 };
 SURPRISAL_REGISTER(CrossEntropy);
 
-/** q·(m − z), d = z − m; a masked class (z = −∞) that is no target adds nothing. */
+/** What q is multiplied by in Σ q·(m − z): m − z = −d, or 0 for a class that is no target, though it be masked. */
 template <class V>
-SURPRISAL_FN V surprisal_term(V q, V d) {
-  return select(q == V(0), V(0), -(q * d));
+SURPRISAL_FN V distance(V q, V d) {
+  return select(q == V(0), V(0), -d);
 }
 
 /** The class y of a hard label, apart from what is spread: its share of q, and its place in the row. */
@@ -53,27 +53,18 @@ struct LinearGradient {
   R scale;
   R p_scale;          // scale·Q/S, times e gives scale·Q·p
   Split<R> p_factor;  // Q/S
-  Split<R> missing;   // Q·(1 − p) of the maximum's class, less Q
-  R top;              // e of that class, where more than half of p is its
 
   SURPRISAL_FN LinearGradient(const RowSums& row, double q_sum, double scale)
       : scale(static_cast<R>(scale)),
         p_scale(static_cast<R>(scale * q_sum * row.inverse())),
-        p_factor(q_sum * row.inverse()),
-        missing(q_sum * row.rest * row.inverse() - q_sum),
-        top(row.rest < 1 ? R(1) : R(2)) {}
+        p_factor(q_sum * row.inverse()) {}
 
-  /**
-   * scale·(Q·p − q). A dense target may be as large as p in any class, so the difference is taken before anything is
-   * rounded: (e·Q/S − q), the factor in two parts; for the class that holds most of p, −q − (Q·(1 − p) − Q).
-   */
+  /** scale·(Q·p − q): where a target is nearly met little is left, so both come in two parts. */
   template <Spread spread, class V>
-  SURPRISAL_FN V value(V e, V q) const {
+  SURPRISAL_FN V value(V e, Parts<V> q) const {
     if constexpr (spread == Spread::none) return e * V(p_scale);
-    if constexpr (!is_dense(spread)) return e * V(p_scale) - q * V(scale);
-    const V difference = e * V(p_factor.tail) - residual(q, e, V(p_factor.head));
-    const V at_top = (V(-missing.head) - q) - V(missing.tail);
-    return select(e == V(top), at_top, difference) * V(scale);
+    const V tails = e * V(p_factor.tail) - q.tail;
+    return (tails - residual(q.head, e, V(p_factor.head))) * V(scale);
   }
 
   /** The label's: (Q − q_y) − Q·(1 − p_y). */
@@ -118,10 +109,10 @@ struct KLDivergence {
   SURPRISAL_FN void evaluate(V x, V target, V /*target_tail*/, V /*pos_weight*/, V& loss, V& grad) const {
     const V smallest = V(Format<Scalar<V>>::smallest_normal);
     const V t = log_target ? exponential(target) : target;
-    const V log_t = log_target ? target : logarithm(maximum(t, smallest));
+    const V difference = log_target ? target - x : logarithm_less(maximum(t, smallest), x);
     // A target of 0 adds nothing, if x is a number at all; a negative one has no logarithm.
     const V nothing = select(x == x, t * V(0), x);
-    const V value = select(absolute(t) < smallest, nothing, t * (log_t - x));
+    const V value = select(absolute(t) < smallest, nothing, t * difference);
     loss = select(t < V(0), (t - t) / (t - t), value);
     if constexpr (kGrad) grad = -t;
   }

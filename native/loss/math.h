@@ -110,6 +110,27 @@ SURPRISAL_FN V log_ratio(V r, V t) {
   return exponent * V(F::ln2_head) + (exponent * V(F::ln2_tail) + fraction);
 }
 
+/**
+ * log x − y for positive normal x: the parts of the logarithm are summed with y, the exact ones first, so that a
+ * difference of nearly equal numbers keeps digits that log x has already lost.
+ */
+template <class V>
+SURPRISAL_FN V logarithm_less(V x, V y) {
+  using F = Format<Scalar<V>>;
+  V significand, exponent;
+  split_exponent(x, significand, exponent);
+  const V f = significand - V(1);
+  const V s = f / (f + V(2));
+  const V z = s * s;
+  const V small = exponent * V(F::ln2_tail) - s * (f - z * atanh_series<0, F::log_terms>(z));
+  const V whole = exponent * V(F::ln2_head);
+  const V sum = whole + f;
+  const V difference = sum - y;
+  // An infinite y has no tail, and leaves the difference infinite.
+  const V tail = difference_tail(whole, -f, sum) + difference_tail(sum, y, difference);
+  return difference + (select(tail == tail, tail, V(0)) + small);
+}
+
 /** log(1 + t) for t in [0, 1]: 1 ulp. */
 template <class V>
 SURPRISAL_FN V log1p_unit(V t) {

@@ -14,11 +14,13 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-/** e^(z − m), given d = z − m as rounded: what the rounding lost is put back, or far classes would lose digits. */
+/** A logit relative to its row's maximum: d = z − m as rounded, what the rounding lost, and e^(z − m) of both. */
 template <class V>
-SURPRISAL_FN V shifted_exponential(V z, V m, V d) {
-  return exponential(d, difference_tail(z, m, d));
-}
+struct Shifted {
+  V d;
+  V tail;  // NaN where d is infinite
+  V e;
+};
 
 /** Splits e = e^(z − m) into what goes to `rest` and a count of maxima. */
 template <class V>
@@ -71,6 +73,15 @@ struct Softmax {
 };
 SURPRISAL_REGISTER(Softmax);
 
+/**
+ * The p of a backward pass were rounded on their way here and sum to nearly 1. Where one of them is nearly all, the
+ * gradient is as small as that error, so it is divided out. What is no softmax at all keeps the plain formula.
+ */
+SURPRISAL_FN double normaliser(double p_sum) {
+  constexpr double kRounding = 1e-2;
+  return absolute(p_sum - 1) < kRounding ? p_sum : 1;
+}
+
 /** dz = g − p·Σg, from g and log p. */
 template <class R>
 struct LogSoftmaxBackward {
@@ -78,20 +89,23 @@ struct LogSoftmaxBackward {
   static constexpr Kind kind = Kind::row_map;
   static constexpr bool backward = true;
 
+  template <class V>
+  SURPRISAL_FN static V probability(V log_p) {
+    return exponential(log_p);
+  }
   /** What g is multiplied by in the sum. */
   template <class V>
-  SURPRISAL_FN static V weight(V /*log_p*/) {
+  SURPRISAL_FN static V weight(V /*p*/) {
     return V(1);
   }
-  SURPRISAL_FN static double centre(double sum, double /*weights*/) { return sum; }
   template <class V>
-  SURPRISAL_FN static V map(V g, V log_p, Split<Scalar<V>> centre) {
-    return g - exponential(log_p) * V(centre.head);
+  SURPRISAL_FN static V map(V g, V p, Split<Scalar<V>> mean) {
+    return residual(g, p, V(mean.head)) - p * V(mean.tail);
   }
 };
 SURPRISAL_REGISTER(LogSoftmaxBackward);
 
-/** dz = p·(g − ḡ) with ḡ = Σ g·p, from g and p. */
+/** dz = p·(g − Σ g·p), from g and p. */
 template <class R>
 struct SoftmaxBackward {
   static constexpr const char* name = "softmax_backward";
@@ -99,20 +113,16 @@ struct SoftmaxBackward {
   static constexpr bool backward = true;
 
   template <class V>
+  SURPRISAL_FN static V probability(V p) {
+    return p;
+  }
+  template <class V>
   SURPRISAL_FN static V weight(V p) {
     return p;
   }
-  /**
-   * The p that were rounded on their way here sum to nearly 1. Where one of them is nearly all, g − ḡ is as small as
-   * that error, so ḡ is taken as their weighted mean. What is no softmax at all keeps the plain formula.
-   */
-  SURPRISAL_FN static double centre(double sum, double weights) {
-    constexpr double kRounding = 1e-2;
-    return absolute(weights - 1) < kRounding ? sum / weights : sum;
-  }
   template <class V>
-  SURPRISAL_FN static V map(V g, V p, Split<Scalar<V>> centre) {
-    return p * ((g - V(centre.head)) - V(centre.tail));
+  SURPRISAL_FN static V map(V g, V p, Split<Scalar<V>> mean) {
+    return p * ((g - V(mean.head)) - V(mean.tail));
   }
 };
 SURPRISAL_REGISTER(SoftmaxBackward);

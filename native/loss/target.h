@@ -13,28 +13,39 @@ inline namespace SURPRISAL_TARGET {
 
 /** How much of q is more than one class wide; the label's own share is added once a row, in full precision. */
 enum class Spread : uint8_t {
-  none,            // floor = 0: the label alone
-  uniform,         // floor > 0
-  weighted,        // floor > 0, times the class weights
-  dense,           // a dense row
-  weighted_dense,  // a dense row, times the class weights
+  none,      // floor = 0: the label alone
+  uniform,   // floor > 0
+  weighted,  // floor > 0, times the class weights
+  dense,     // a dense row as it is
+  mixed,     // a dense row, with floor and mass, times the class weights
 };
 
-SURPRISAL_FN constexpr bool is_dense(Spread spread) {
-  return spread == Spread::dense || spread == Spread::weighted_dense;
-}
-SURPRISAL_FN constexpr bool is_weighted(Spread spread) {
-  return spread == Spread::weighted || spread == Spread::weighted_dense;
-}
+SURPRISAL_FN constexpr bool is_dense(Spread spread) { return spread == Spread::dense || spread == Spread::mixed; }
 
-/** The part of q that is spread over classes. */
+/** A value over vectors in two parts. */
+template <class V>
+struct Parts {
+  V head, tail;
+};
+
+/** The part of q that is spread over classes; what its products and sums lose in rounding is its tail. */
 template <Spread spread, class V>
-SURPRISAL_FN V spread_target(V floor, V mass, V weight, V dense) {
-  if constexpr (spread == Spread::uniform) return floor;
-  if constexpr (spread == Spread::weighted) return weight * floor;
-  if constexpr (spread == Spread::dense) return mass * dense + floor;
-  if constexpr (spread == Spread::weighted_dense) return weight * (mass * dense + floor);
-  return V(0);
+SURPRISAL_FN Parts<V> spread_target(Split<Scalar<V>> floor, Split<Scalar<V>> mass, V weight, V dense) {
+  if constexpr (spread == Spread::uniform) return {V(floor.head), V(floor.tail)};
+  if constexpr (spread == Spread::dense) return {dense, V(0)};
+  if constexpr (spread == Spread::weighted) {
+    const V q = weight * V(floor.head);
+    return {q, weight * V(floor.tail) - residual(q, weight, V(floor.head))};
+  }
+  if constexpr (spread == Spread::mixed) {
+    const V product = dense * V(mass.head);
+    const V product_tail = dense * V(mass.tail) - residual(product, dense, V(mass.head));
+    const V sum = product + V(floor.head);
+    const V sum_tail = (difference_tail(product, V(-floor.head), sum) + product_tail) + V(floor.tail);
+    const V q = weight * sum;
+    return {q, weight * sum_tail - residual(q, weight, sum)};
+  }
+  return {V(0), V(0)};
 }
 
 /** q·log q with 0·log 0 = 0. */

@@ -11,7 +11,7 @@ template <class F, class R>
 __device__ R use(const double* parameters, R x, R y, int classes) {
   if constexpr (F::kind == Kind::row_map) {
     if constexpr (F::backward) {
-      return F::map(x, F::weight(y), Split<R>(F::centre(x, y)));
+      return F::map(x, F::weight(F::probability(y)), Split<R>(normaliser(y)));
     } else {
       return F::map(x, exponential(x), x, Split<R>(y));
     }
@@ -20,11 +20,13 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
     const RowSums row(x, y, 1);
     if constexpr (F::kind == Kind::softmax_linear) {
       R maxima = 0;
-      const R q = spread_target<Spread::weighted_dense>(R(formula.floor), R(formula.mass), x, y);
-      const LinearGradient<R> gradient(row, q, 1);
-      const double label = LinearGradient<R>::label(row, q, q, y, 1);
-      return R(linear_loss(row, q, surprisal_term(q, x), {q, x, y})) + gradient.template value<Spread::dense>(y, q) +
-             rest_term(x, y, shifted_exponential(x, y, x - y), maxima) + negative_entropy_term(q) + R(label);
+      const Parts<R> q = spread_target<Spread::mixed>(Split<R>(formula.floor), Split<R>(formula.mass), x, y);
+      const LinearGradient<R> gradient(row, q.head, 1);
+      const double label = LinearGradient<R>::label(row, q.head, q.tail, y, 1);
+      const Shifted<R> shifted = {x, difference_tail(x, y, x - y), exponential(x)};
+      return R(linear_loss(row, q.head, distance(q.head, shifted.d), {q.tail, x, y}) + label) +
+             gradient.template value<Spread::mixed>(shifted.e, q) + rest_term(x, y, shifted.e, maxima) +
+             negative_entropy_term(y);
     } else if constexpr (F::kind == Kind::softmax_coupled) {
       R loss, g;
       double label_loss, label_g;
