@@ -32,14 +32,19 @@ function along(
 
 const dot = (a: Float64Array, b: Float64Array): number => a.reduce((sum, x, i) => sum + x * b[i]!, 0);
 
+/** What float32 and float64 probabilities sum to, 1 but for rounding, is divided out; coarser ones are taken as given. */
+const total = (p: Float64Array): number => {
+  const sum = p.reduce((a, b) => a + b, 0);
+  return Math.abs(sum - 1) < 1e-5 ? sum : 1;
+};
+
 const logSoftmaxBackward = (g: Float64Array, logP: Float64Array): Float64Array => {
-  const sum = g.reduce((a, b) => a + b, 0);
+  const sum = g.reduce((a, b) => a + b, 0) / total(logP.map(Math.exp));
   return g.map((x, c) => x - Math.exp(logP[c]!) * sum);
 };
 
-/** Probabilities that were rounded do not sum to 1: Σ g·p is taken as the mean of g that they weight. */
 const softmaxBackward = (g: Float64Array, p: Float64Array): Float64Array => {
-  const mean = dot(g, p) / p.reduce((a, b) => a + b, 0);
+  const mean = dot(g, p) / total(p);
   return g.map((x, c) => p[c]! * (x - mean));
 };
 
