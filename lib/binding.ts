@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Binding, Field } from '../binding.js';
 
@@ -16,7 +17,7 @@ function loadBinding(): Binding {
     throw new Error(
       `surprisal: no native binary for ${platform} was found in prebuilds/ or build/. ` +
         `With a C++20 compiler and CMake installed, run: ` +
-        `npm install cmake-js node-addon-api node-api-headers && npm rebuild surprisal --build-from-source`,
+        `npm install cmake-js node-addon-api && node ${join(root, 'scripts', 'install.mjs')}`,
       { cause },
     );
   }

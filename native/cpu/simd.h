@@ -80,6 +80,24 @@ SURPRISAL_FN bool any(Mask<R> mask) {
   return bits != 0;
 #endif
 }
+/** How many lanes are true. */
+template <class R>
+SURPRISAL_FN int count(Mask<R> mask) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(R) == 4) return __builtin_popcount(_mm512_movepi32_mask((__m512i)mask.raw));
+  return __builtin_popcount(_mm512_movepi64_mask((__m512i)mask.raw));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(R) == 4) return __builtin_popcount(_mm256_movemask_ps((__m256)mask.raw));
+  return __builtin_popcount(_mm256_movemask_pd((__m256d)mask.raw));
+#elif defined(__x86_64__)
+  if constexpr (sizeof(R) == 4) return __builtin_popcount(_mm_movemask_ps((__m128)mask.raw));
+  return __builtin_popcount(_mm_movemask_pd((__m128d)mask.raw));
+#else
+  typename Format<R>::Int sum = 0;  // true is −1
+  for (size_t i = 0; i < kVectorBytes / sizeof(R); ++i) sum -= mask.raw[i];
+  return static_cast<int>(sum);
+#endif
+}
 template <class R>
 SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
   return {a.raw & b.raw};
@@ -360,7 +378,7 @@ SURPRISAL_FN void for_each_vector(int64_t count, F&& f) {
 template <class V>
 class Sum {
  public:
-  static constexpr int kStretch = 4;
+  static constexpr int kStretch = 8;
 
   SURPRISAL_FN void add(V v) {
     part_ = part_ + v;

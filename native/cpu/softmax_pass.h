@@ -34,20 +34,27 @@ SURPRISAL_FN RowSums softmax_pass(const T* z, const T* next, int64_t classes, Ea
   constexpr auto lowest = -static_cast<Compute<T>>(__builtin_inf());
   const Compute<T> max = row_maximum(z, classes);
   const V m(max);
-  Sum<V> rest;
-  V maxima(0);
-  for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+  int64_t maxima = 0;
+  const auto step = [&](int64_t c, auto lanes) __attribute__((always_inline)) {
     __builtin_prefetch(next + c);
     const V x = load(z + c, lanes, lowest);
     const V d = x - m;
     const V tail = difference_tail(x, m, d);
     const V e = exponential(d, tail);
-    rest.add(rest_term(x, m, e, maxima));
     each(c, lanes, Shifted<V>{d, tail, e});
-  });
-  double count = 0;
-  for (int i = 0; i < V::size; ++i) count += maxima.raw[i];
-  return RowSums(max, rest.total(), count);
+    return rest_term(x, m, e, maxima);
+  };
+  Sum<V> rest;
+  constexpr int64_t kStretch = Sum<V>::kStretch * V::size;
+  int64_t c = 0;
+  for (; c + kStretch <= classes; c += kStretch) {
+    V stretch(0);
+    for (int64_t i = 0; i < kStretch; i += V::size) stretch = stretch + step(c + i, Full{});
+    rest.add_wide(stretch);
+  }
+  for_each_vector<V>(classes - c,
+                     [&](int64_t i, auto lanes) __attribute__((always_inline)) { rest.add(step(c + i, lanes)); });
+  return RowSums(max, rest.total(), maxima);
 }
 
 }  // namespace SURPRISAL_TARGET

@@ -23,20 +23,15 @@ SURPRISAL_FN V times(V x, Split<Scalar<V>> factor) {
   return x * V(factor.head) + x * V(factor.tail);
 }
 
-SURPRISAL_FN constexpr double inverse_factorial(int k) {
-  double result = 1;
-  for (int i = 2; i <= k; ++i) result /= i;
-  return result;
-}
-
-/** Σ_{k=K}^{Degree} r^(k−K)/k!, by Horner's rule. */
-template <int K, int Degree, class V>
+/** Σ_{k=K} c_k·r^(k−K), by Horner's rule. */
+template <int K, class V>
 SURPRISAL_FN V exp_series(V r) {
-  constexpr auto coefficient = static_cast<Scalar<V>>(inverse_factorial(K));
-  if constexpr (K == Degree) {
+  using F = Format<Scalar<V>>;
+  constexpr auto coefficient = static_cast<Scalar<V>>(F::exp_coefficients[K]);
+  if constexpr (K == F::exp_degree) {
     return V(coefficient);
   } else {
-    return exp_series<K + 1, Degree>(r) * r + V(coefficient);
+    return exp_series<K + 1>(r) * r + V(coefficient);
   }
 }
 
@@ -53,7 +48,7 @@ SURPRISAL_FN V atanh_series(V z) {
 
 /**
  * e^(x + tail) for x ≤ 0 and a little above (to 88), |tail| ≤ ulp(x): 1 ulp. 0 below the logarithm of the smallest
- * normal number; NaN for NaN. x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^x = 2^n·Σ r^k/k!.
+ * normal number; NaN for NaN. x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^x = 2^n·e^r.
  */
 template <class V>
 SURPRISAL_FN V exponential(V x, V tail) {
@@ -61,7 +56,7 @@ SURPRISAL_FN V exponential(V x, V tail) {
   const V rounded = x * V(F::log2_e) + V(F::round_magic);
   const V n = rounded - V(F::round_magic);
   const V r = ((x - n * V(F::ln2_head)) - n * V(F::ln2_tail)) + tail;
-  const V significand = exp_series<0, F::exp_degree>(r);
+  const V significand = exp_series<0>(r);
   return select(x < V(F::exp_lowest), V(0), significand * power_of_two(rounded));
 }
 template <class V>

@@ -22,11 +22,11 @@ struct Shifted {
   V e;
 };
 
-/** Splits e = e^(z − m) into what goes to `rest` and a count of maxima. */
+/** What of e = e^(z − m) goes to `rest`; the maxima, whose e is 1, are counted instead. */
 template <class V>
-SURPRISAL_FN V rest_term(V z, V m, V e, V& maxima) {
+SURPRISAL_FN V rest_term(V z, V m, V e, int64_t& maxima) {
   const auto at_maximum = z == m;
-  maxima = maxima + select(at_maximum, V(1), V(0));
+  maxima += count(at_maximum);
   return select(at_maximum, V(0), e);
 }
 
@@ -35,9 +35,9 @@ struct RowSums {
   double max;
   double rest;  // S − 1
 
-  SURPRISAL_FN RowSums(double max, double others, double maxima)
+  SURPRISAL_FN RowSums(double max, double others, int64_t maxima)
       // An infinite maximum (or a NaN) makes the row NaN, as in torch: m − m is 0 else.
-      : max(max), rest(others + (maxima - 1) + (max - max)) {}
+      : max(max), rest(others + static_cast<double>(maxima - 1) + (max - max)) {}
 
   SURPRISAL_FN double inverse() const { return 1 / (1 + rest); }
   SURPRISAL_FN double log_sum() const { return log1p(rest); }

@@ -49,8 +49,9 @@ SURPRISAL_FN To bits_as(From from) {
 
 SURPRISAL_FN float select(bool condition, float a, float b) { return condition ? a : b; }
 SURPRISAL_FN double select(bool condition, double a, double b) { return condition ? a : b; }
-/** True when some element is; true when both are. */
+/** True when some element is; how many are; true when both are. */
 SURPRISAL_FN bool any(bool condition) { return condition; }
+SURPRISAL_FN int count(bool condition) { return condition; }
 SURPRISAL_FN bool both(bool a, bool b) { return a && b; }
 /** b where a is NaN. */
 SURPRISAL_FN float maximum(float a, float b) { return a > b ? a : b; }
@@ -80,7 +81,10 @@ struct Format<float> {
   static constexpr float log2_e = 1.44269504f;
   /** ln of the smallest normal number: below it e^x is taken as 0. */
   static constexpr float exp_lowest = -87.3365448f;
-  static constexpr int exp_degree = 7;
+  /** Σ c_k·r^k for e^r, |r| ≤ ln 2 / 2: Taylor's first terms, the rest through the Chebyshev nodes of
+      (e^r − 1 − r)/r². Relative error 1.1e-8, a sixth of half an ulp. */
+  static constexpr int exp_degree = 6;
+  static constexpr double exp_coefficients[] = {1, 1, 0.5, 0.166665763, 0.0416665561, 0.00836320315, 0.00139262131};
   static constexpr int log_terms = 5;
   static constexpr int log1p_terms = 8;
 };
@@ -96,7 +100,11 @@ struct Format<double> {
   static constexpr double ln2_tail = 1.90821492927058770002e-10;
   static constexpr double log2_e = 1.4426950408889634;
   static constexpr double exp_lowest = -708.39641853226408;
+  /** Taylor's series: relative error 5e-18. */
   static constexpr int exp_degree = 13;
+  static constexpr double exp_coefficients[] = {
+      1,         1,          1. / 2,      1. / 6,       1. / 24,       1. / 120,       1. / 720,
+      1. / 5040, 1. / 40320, 1. / 362880, 1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
   static constexpr int log_terms = 11;
   static constexpr int log1p_terms = 17;
 };

@@ -19,7 +19,7 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
     const F formula(parameters, classes);
     const RowSums row(x, y, 1);
     if constexpr (F::kind == Kind::softmax_linear) {
-      R maxima = 0;
+      int64_t maxima = 0;
       const Parts<R> q = spread_target<Spread::mixed>(Split<R>(formula.floor), Split<R>(formula.mass), x, y);
       const LinearGradient<R> gradient(row, q.head, 1);
       const double label = LinearGradient<R>::label(row, q.head, q.tail, y, 1);
