@@ -67,10 +67,16 @@ struct SoftmaxLinear {
         const V w = weighs && weight != nullptr ? load(weight + c, lanes) : V(1);
         return spread_target<spread>(floor, mass, w, is_dense(spread) ? load(q_row + c, lanes) : V(0));
       };
+      T* dz = nullptr;
+      if constexpr (kGrad) dz = grad.row(row);
       // Σ q and Σ q·(m − z); of a uniform q, whose factor comes last, Σ (m − z).
       Sum<V> q_total, dot_total;
       const auto each = [&](int64_t c, auto lanes, Shifted<V> shifted) __attribute__((always_inline)) {
-        if constexpr (kGrad) store(exponentials + c, shifted.e, Full{});
+        if constexpr (kGrad) {
+          store(exponentials + c, shifted.e, Full{});
+          // The gradient's memory is fetched meanwhile too, to be written.
+          __builtin_prefetch(dz + c, 1);
+        }
         if constexpr (spread == Spread::uniform) dot_total.add_wide(inside(lanes, -shifted.d));
         if constexpr (spread != Spread::none && spread != Spread::uniform) {
           const Parts<V> q = spread_at(c, lanes);
@@ -101,7 +107,6 @@ struct SoftmaxLinear {
       loss_sum += loss;
       put_row_loss<R>(call, row, loss);
       if constexpr (kGrad) {
-        T* dz = grad.row(row);
         const double scale = row_scale<R>(problem, row);
         const double q_all = q_sum + label.share;
         const LinearGradient<R> gradient(sums, q_all, scale);
