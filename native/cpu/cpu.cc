@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "indices.h"
 #include "instruction_sets.h"
 #include "thread_pool.h"
 
@@ -75,21 +76,8 @@ double sum_in_order(const double* parts, int64_t count) {
   return sum;
 }
 
-template <class T>
-int64_t index_at(const void* indices, int64_t row) {
-  return static_cast<int64_t>(static_cast<const T*>(indices)[row]);
-}
-
-using ReadIndex = int64_t (*)(const void*, int64_t);
-
-/** By dtype, from int8 on. */
-constexpr ReadIndex kReadIndex[] = {index_at<int8_t>,   index_at<uint8_t>,  index_at<int16_t>,
-                                    index_at<uint16_t>, index_at<int32_t>,  index_at<uint32_t>,
-                                    index_at<int64_t>,  index_at<uint64_t>, index_at<uint8_t>};
-
 [[noreturn]] void throw_bad_index(const Evaluation& call, int64_t row) {
-  const ReadIndex read = kReadIndex[static_cast<int>(call.indices_dtype) - kFloatDTypeCount];
-  const int64_t index = read(call.indices, row);
+  const int64_t index = read_index(call, row);
   const bool huge = call.indices_dtype == DType::uint64 && index < 0;
   std::string message = "target: expected class indices in [0, " + std::to_string(call.classes) + "), but row " +
                         std::to_string(row) + " is " +
@@ -100,7 +88,6 @@ constexpr ReadIndex kReadIndex[] = {index_at<int8_t>,   index_at<uint8_t>,  inde
 
 /** Checks every label and sums the weights of the rows that count: all that a denominator depends on. */
 double read_labels(const Evaluation& call, int64_t rows) {
-  const ReadIndex read = kReadIndex[static_cast<int>(call.indices_dtype) - kFloatDTypeCount];
   const bool wide = call.dtype == DType::float64;
   const bool per_class = call.weight != nullptr && call.weight_row_stride == 0 && call.weight_class_stride == 1;
   const int64_t size = units_per_block(rows, 1);
@@ -110,8 +97,8 @@ double read_labels(const Evaluation& call, int64_t rows) {
     double sum = 0;
     bad[i] = -1;
     for (int64_t row = block.begin; row < block.end; ++row) {
-      const int64_t index = read(call.indices, row);
-      if (call.has_ignore_index && index == call.ignore_index) continue;
+      const int64_t index = read_index(call, row);
+      if (is_ignored(call, index)) continue;
       if (index < 0 || index >= call.classes) {
         bad[i] = row;
         break;

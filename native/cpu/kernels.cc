@@ -6,7 +6,6 @@
 #include "../loss/registry.h"
 #include "elementwise.h"
 #include "gather.h"
-#include "instruction_sets.h"
 #include "row_group.h"
 #include "row_map.h"
 #include "softmax_coupled.h"

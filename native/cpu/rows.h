@@ -4,6 +4,7 @@
 // the class dimension is strided, a tile of neighbouring rows is transposed into scratch and back.
 
 #include "arena.h"
+#include "indices.h"
 #include "problem.h"
 #include "simd.h"
 
@@ -174,30 +175,6 @@ class DenseReader {
   const Evaluation& call_;
   R* converted_ = nullptr;
 };
-
-/** The class index of a row. */
-inline int64_t read_index(const Evaluation& call, int64_t row) {
-  switch (call.indices_dtype) {
-    case DType::int8:
-      return static_cast<const int8_t*>(call.indices)[row];
-    case DType::uint8:
-      return static_cast<const uint8_t*>(call.indices)[row];
-    case DType::int16:
-      return static_cast<const int16_t*>(call.indices)[row];
-    case DType::uint16:
-      return static_cast<const uint16_t*>(call.indices)[row];
-    case DType::int32:
-      return static_cast<const int32_t*>(call.indices)[row];
-    case DType::uint32:
-      return static_cast<const uint32_t*>(call.indices)[row];
-    default:  // int64, and uint64, whose upper half reads as negative and is out of range either way
-      return static_cast<const int64_t*>(call.indices)[row];
-  }
-}
-
-inline bool is_ignored(const Evaluation& call, int64_t index) {
-  return call.has_ignore_index && index == call.ignore_index;
-}
 
 template <class R>
 inline double class_weight(const Evaluation& call, int64_t index) {
