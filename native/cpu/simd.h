@@ -14,6 +14,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace surprisal {
@@ -156,6 +158,12 @@ struct Vec {
       return Vec((Raw)_mm256_fnmadd_ps((__m256)a.raw, (__m256)b.raw, (__m256)c.raw));
     } else {
       return Vec((Raw)_mm256_fnmadd_pd((__m256d)a.raw, (__m256d)b.raw, (__m256d)c.raw));
+    }
+#elif defined(__aarch64__)
+    if constexpr (sizeof(R) == 4) {
+      return Vec((Raw)vfmsq_f32((float32x4_t)c.raw, (float32x4_t)a.raw, (float32x4_t)b.raw));
+    } else {
+      return Vec((Raw)vfmsq_f64((float64x2_t)c.raw, (float64x2_t)a.raw, (float64x2_t)b.raw));
     }
 #else
     if constexpr (sizeof(R) == 4) {
