@@ -143,11 +143,7 @@ function refuseResizable(owner: string, arrays: Arrays): void {
   }
 }
 
-/**
- * Every loss: options become a definition once; here shapes and dtypes are checked, and the native side is called.
- *
- * @typeParam T - what it takes as targets
- */
+/** Every loss: options become a definition once; here shapes and dtypes are checked, and the native side is called. */
 export abstract class Loss {
   readonly reduction: Reduction;
   readonly #definition: LossDefinition;
@@ -186,7 +182,7 @@ export abstract class Loss {
     return this.#definition.name;
   }
 
-  /** The loss: 0-d, or with reduction 'none' one value a row (a element, for elementwise losses). */
+  /** The loss: 0-d, or with reduction 'none' one value a row (an element, for elementwise losses). */
   forward(input: TensorLike, target: TensorLike, options?: CallOptions): Tensor {
     checkOptions(`${this.#definition.owner}.forward`, options, ['device']);
     const { arrays, value } = this.#prepare(input, target, false, options ?? {});

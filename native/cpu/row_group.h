@@ -103,26 +103,19 @@ struct RowGroup {
       if (call.grad == nullptr) continue;
 
       const double scale = row_scale<R>(problem, sample);
-      const double factor = formula.factor * scale;
-      const V slope_factor(static_cast<R>(factor));
       for (int k = 0; k < splits; ++k) {
         T* dz = grad[k].row(k * samples + sample);
         const R* p_row = probabilities + k * width;
         const R* slope_row = slopes + k * width;
         const double slope_sum = (divergences[k].total() + clamp_sums[k].total()) / p_sums[k].total();
-        const Split<R> slope_parts(slope_sum);
-        // The first row's cross entropy: scale·(Q·p − q).
         const double q_all = k == 0 ? q_sum + label.share : 0;
-        const V p_factor(static_cast<R>(scale * q_all)), offset(static_cast<R>(k == 0 ? scale * floor : 0));
+        const typename Formula::Gradient gradient(formula.factor, slope_sum, scale, q_all, k == 0 ? floor : 0);
         for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-          const V p = load(p_row + c, Full{});
-          const V coupled = Formula::gradient(p, load(slope_row + c, Full{}), slope_parts);
-          store(dz + c, coupled * slope_factor + (p * p_factor - offset), lanes);
+          store(dz + c, gradient.value(load(p_row + c, Full{}), load(slope_row + c, Full{})), lanes);
         });
         if (k == 0) {
           const double own = LinearGradient<R>::label(sums[0], q_all, label.share + floor, label.e, scale);
-          const double coupled = factor * p_row[y] * (slope_row[y] - slope_sum);
-          store_one(dz + y, static_cast<R>(coupled + own));
+          store_one(dz + y, static_cast<R>(own + gradient.label(p_row[y], slope_row[y])));
         }
       }
     }

@@ -1,7 +1,7 @@
 #pragma once
 
-// Driver of losses that are a function of log softmax class by class, with one label a row: with g = ∂L/∂log p,
-// dz = g − p·Σg.
+// Driver of losses that are a function of log softmax class by class, with one label a row: by their slopes
+// g = ∂L/∂log p.
 
 #include "softmax_pass.h"
 
@@ -68,13 +68,11 @@ struct SoftmaxCoupled {
       T* dz = grad.row(row);
       const double scale = row_scale<R>(problem, row);
       const double other_sum = other_slopes.total();
-      const V p_factor(static_cast<R>(sums.inverse() * (other_sum + label_slope) * scale));
-      const V factor(static_cast<R>(scale));
+      const CoupledGradient<R> gradient(sums, other_sum + label_slope, scale);
       for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-        store(dz + c, load(slopes + c, Full{}) * factor - load(exponentials + c, Full{}) * p_factor, lanes);
+        store(dz + c, gradient.value(load(slopes + c, Full{}), load(exponentials + c, Full{})), lanes);
       });
-      // g − p·Σg with the label's own g taken together: g·(1 − p) − p·Σ others.
-      store_one(dz + y, static_cast<R>(scale * (label_slope * sums.complement(e) - p * other_sum)));
+      store_one(dz + y, static_cast<R>(CoupledGradient<R>::label(sums, label_slope, other_sum, e, scale)));
     }
     grad.finish();
     return loss_sum;

@@ -12,6 +12,32 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+/** dL/dz of one of a sample's rows, from factors made once a row. */
+template <class R>
+struct JensenShannonGradient {
+  double factor;     // scale·α/K
+  double slope_sum;  // Σ p·G, over Σp, which rounding leaves not quite 1
+  Split<R> slope_parts;
+  R p_scale, offset;  // of the first row's cross entropy, scale·(Q·p − floor); 0 in the others
+
+  SURPRISAL_FN JensenShannonGradient(double factor, double slope_sum, double scale, double q_sum, double floor)
+      : factor(scale * factor),
+        slope_sum(slope_sum),
+        slope_parts(slope_sum),
+        p_scale(static_cast<R>(scale * q_sum)),
+        offset(static_cast<R>(scale * floor)) {}
+
+  /** Where p is near 1 the sum is near G, so it comes in two parts. */
+  template <class V>
+  SURPRISAL_FN V value(V p, V slope) const {
+    const V coupled = p * ((slope - V(slope_parts.head)) - V(slope_parts.tail));
+    return coupled * V(static_cast<R>(factor)) + (p * V(p_scale) - V(offset));
+  }
+
+  /** The divergence's part of the label's class, beside LinearGradient::label. */
+  SURPRISAL_FN double label(double p, double slope) const { return factor * p * (slope - slope_sum); }
+};
+
 template <class R>
 struct JensenShannon {
   static constexpr const char* name = "jsd";
@@ -19,6 +45,7 @@ struct JensenShannon {
   static constexpr Denominator denominator = Denominator::samples;
   static constexpr const char* parameters[] = {"numSplits", "alpha", "smoothing"};
   static constexpr double lowest_mixture = 1e-7;
+  using Gradient = JensenShannonGradient<R>;
 
   int splits;
   double factor;  // α/K, of the divergence
@@ -50,15 +77,6 @@ struct JensenShannon {
     const V difference = select(clamped == V(0), excess * inverse, ratio - V(1));
     const V result = log_ratio(maximum(ratio, smallest), difference);
     return select(ratio < smallest, V(0), result) + (ratio - ratio);
-  }
-
-  /**
-   * dL/dz of a class, over α/K: p·(G − Σ p·G). Where p is near 1 the sum is near G, so it comes in two parts, and is
-   * divided by Σp, which rounding leaves not quite 1.
-   */
-  template <class V>
-  SURPRISAL_FN static V gradient(V p, V slope, Split<Scalar<V>> slope_sum) {
-    return p * ((slope - V(slope_sum.head)) - V(slope_sum.tail));
   }
 };
 SURPRISAL_REGISTER(JensenShannon);

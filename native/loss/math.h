@@ -72,14 +72,18 @@ SURPRISAL_FN V difference_tail(V a, V b, V difference) {
 }
 
 /**
- * log(1 + f), given s = f/(2 + f): f − s·(f − z·Σ 2z^k/(2k+3)), z = s². The leading f is exact, so the roundings of s
- * weigh little.
+ * f − log(1 + f) = s·(f − z·Σ 2z^k/(2k+3)) with s = f/(2 + f), z = s². The f that it is taken from is exact, so the
+ * roundings of s weigh little.
  */
 template <int Terms, class V>
-SURPRISAL_FN V log_one_plus(V f) {
+SURPRISAL_FN V log_one_plus_deficit(V f) {
   const V s = f / (f + V(2));
   const V z = s * s;
-  return f - s * (f - z * atanh_series<0, Terms>(z));
+  return s * (f - z * atanh_series<0, Terms>(z));
+}
+template <int Terms, class V>
+SURPRISAL_FN V log_one_plus(V f) {
+  return f - log_one_plus_deficit<Terms>(f);
 }
 
 /** log x for positive normal x: 1 ulp. */
@@ -115,9 +119,7 @@ SURPRISAL_FN V logarithm_less(V x, V y) {
   V significand, exponent;
   split_exponent(x, significand, exponent);
   const V f = significand - V(1);
-  const V s = f / (f + V(2));
-  const V z = s * s;
-  const V small = exponent * V(F::ln2_tail) - s * (f - z * atanh_series<0, F::log_terms>(z));
+  const V small = exponent * V(F::ln2_tail) - log_one_plus_deficit<F::log_terms>(f);
   const V whole = exponent * V(F::ln2_head);
   const V sum = whole + f;
   const V difference = sum - y;

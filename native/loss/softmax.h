@@ -45,6 +45,26 @@ struct RowSums {
   SURPRISAL_FN double complement(double e) const { return (rest + (1 - e)) / (1 + rest); }
 };
 
+/** dz = g − p·Σg of a loss with slopes g = ∂L/∂log p, from factors made once a row. */
+template <class R>
+struct CoupledGradient {
+  R scale;
+  R p_scale;  // scale·Σg/S, times e gives scale·p·Σg
+
+  SURPRISAL_FN CoupledGradient(const RowSums& row, double slope_sum, double scale)
+      : scale(static_cast<R>(scale)), p_scale(static_cast<R>(scale * slope_sum * row.inverse())) {}
+
+  template <class V>
+  SURPRISAL_FN V value(V slope, V e) const {
+    return slope * V(scale) - e * V(p_scale);
+  }
+
+  /** The label's, its own slope taken together: g·(1 − p) − p·Σ g of the others. */
+  SURPRISAL_FN static double label(const RowSums& row, double slope, double other_sum, double e, double scale) {
+    return scale * (slope * row.complement(e) - e * row.inverse() * other_sum);
+  }
+};
+
 /** torch.nn.functional.log_softmax */
 template <class R>
 struct LogSoftmax {

@@ -32,12 +32,14 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
       double label_loss, label_g;
       formula.other(x, y, loss, g);
       formula.label(x, y, x, label_loss, label_g);
-      return loss + g + R(label_loss + label_g);
+      const CoupledGradient<R> gradient(row, label_g, 1);
+      return gradient.value(g, loss) + R(label_loss + CoupledGradient<R>::label(row, g, x, y, 1));
     } else if constexpr (F::kind == Kind::row_group) {
       R inverse, clamped;
       F::mixture(x, inverse, clamped);
       const R slope = F::log_of_ratio(x, y, inverse, clamped);
-      return F::gradient(x, slope, Split<R>(formula.factor)) + times(slope, Split<R>(y));
+      const typename F::Gradient gradient(formula.factor, x, y, x, y);
+      return gradient.value(x, slope) + times(slope, Split<R>(gradient.label(x, y)));
     } else if constexpr (F::kind == Kind::elementwise) {
       R loss, g;
       formula.template evaluate<true, true>(x, formula.target(y), y, R(formula.on), loss, g);
