@@ -14,8 +14,7 @@ struct Elementwise {
   using V = Vec<R>;
 
   static size_t scratch(const Evaluation& call) {
-    return RowReader<T>::scratch(call, call.input_strides) + RowWriter<T>::scratch(call, call.grad_strides) +
-           DenseReader<R>::scratch(call);
+    return RowReader<T>::scratch(call) + RowWriter<T>::scratch(call) + DenseReader<R>::scratch(call);
   }
 
   static double run(const Problem& problem, Block block) {
@@ -55,8 +54,8 @@ struct Elementwise {
     const int64_t classes = call.classes;
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    RowReader<T> input(call, call.input, call.input_strides, arena, block.end);
-    RowWriter<T> grad(call, call.grad, call.grad_strides, arena, block.end);
+    RowReader<T> input(call, block, arena);
+    RowWriter<T> grad(problem, block, arena);
     DenseReader<R> dense(call, arena);
     const Factor weight(call.weight, call.weight_row_stride, call.weight_class_stride);
     const Factor pos_weight(call.pos_weight, call.pos_weight_row_stride, call.pos_weight_class_stride);

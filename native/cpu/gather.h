@@ -12,14 +12,14 @@ template <class T, class Formula>
 struct Gather {
   using R = Compute<T>;
 
-  static size_t scratch(const Evaluation& call) { return RowWriter<T>::scratch(call, call.grad_strides); }
+  static size_t scratch(const Evaluation& call) { return RowWriter<T>::scratch(call); }
 
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
     const Formula formula(call.parameters, call.classes);
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    RowWriter<T> grad(call, call.grad, call.grad_strides, arena, block.end);
+    RowWriter<T> grad(problem, block, arena);
     const T* input = static_cast<const T*>(call.input);
     double loss_sum = 0;
     for (int64_t row = block.begin; row < block.end; ++row) {

@@ -8,12 +8,14 @@ namespace surprisal {
 struct Problem {
   const Evaluation& call;
   double grad_scale;  // of dL/dz of a row: 1 ÷ denominator, times grad_output where that is one number
+  bool streams;       // the gradient is written past the caches
 };
 
 /** Units of work [begin, end): rows, or samples of a row group. */
 struct Block {
   int64_t begin;
   int64_t end;
+  int64_t run_end;  // of the blocks that this thread goes on with
 };
 
 /** Runs a block; returns its losses' sum. */

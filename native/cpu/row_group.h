@@ -21,9 +21,9 @@ struct RowGroup {
     const size_t width = static_cast<size_t>(padded<T>(call.classes));
     const size_t readers = Arena::room<RowReader<T>>(k) + Arena::room<RowWriter<T>>(k);
     const size_t sums = Arena::room<RowSums>(k) + 3 * Arena::room<Sum<V>>(k);
-    const size_t tiles =
-        RowReader<T>::scratch(call, call.input_strides) + RowWriter<T>::scratch(call, call.grad_strides);
-    return readers + sums + k * tiles + 2 * Arena::room<R>(k * width);
+    const size_t tiles = RowReader<T>::scratch(call) + RowWriter<T>::scratch(call);
+    return readers + sums + k * tiles + 2 * Arena::room<R>(k * width) +
+           Arena::room<R>(stretch_maxima_size<R>(call.classes));
   }
 
   static double run(const Problem& problem, Block block) {
@@ -42,12 +42,14 @@ struct RowGroup {
     Sum<V>* clamp_sums = arena.take<Sum<V>>(splits);
     Sum<V>* p_sums = arena.take<Sum<V>>(splits);
     for (int k = 0; k < splits; ++k) {
-      const int64_t end = k * samples + block.end;
-      new (&input[k]) RowReader<T>(call, call.input, call.input_strides, arena, end);
-      new (&grad[k]) RowWriter<T>(call, call.grad, call.grad_strides, arena, end);
+      const int64_t first = k * samples;
+      const Block rows = {first + block.begin, first + block.end, first + block.run_end};
+      new (&input[k]) RowReader<T>(call, rows, arena);
+      new (&grad[k]) RowWriter<T>(problem, rows, arena);
     }
     R* probabilities = arena.take<R>(splits * width);
     R* slopes = arena.take<R>(splits * width);
+    R* stretch_maxima = arena.take<R>(stretch_maxima_size<R>(classes));
     const V mean_factor(static_cast<R>(1.0 / splits));
     const double floor = formula.cross_entropy.floor;
     const double q_sum = floor * static_cast<double>(classes);
@@ -63,10 +65,12 @@ struct RowGroup {
         R* p_row = probabilities + k * width;
         const auto keep = [&](int64_t c, auto lanes, Shifted<V> shifted) __attribute__((always_inline)) {
           store(p_row + c, shifted.e, Full{});
-          if (k == 0) distances.add_wide(inside(lanes, -shifted.d));
+          return Terms<V, 1>{inside(lanes, -shifted.d)};
         };
-        sums[k] = softmax_pass(z, input[k].next(row), classes, keep);
+        const auto [row_sums, terms] = softmax_pass<1>(z, input[k].next(row), classes, stretch_maxima, keep);
+        sums[k] = row_sums;
         if (k == 0) {
+          distances = terms.sum[0];
           label.d = static_cast<double>(load_one(z + y)) - sums[0].max;
           label.e = p_row[y];
         }
@@ -92,7 +96,7 @@ struct RowGroup {
           const V p_inside = inside(lanes, p);
           divergences[k].add_product(p_inside, log_of_ratio);
           clamp_sums[k].add(p_inside * clamped);
-          p_sums[k].add_wide(p_inside);
+          p_sums[k].add(p_inside);
           store(slopes + k * width + c, log_of_ratio + clamped, Full{});
         }
       });

@@ -14,23 +14,25 @@ struct RowMap {
   using V = Vec<R>;
 
   static size_t scratch(const Evaluation& call) {
-    return RowReader<T>::scratch(call, call.input_strides) + RowWriter<T>::scratch(call, call.grad_strides) +
-           DenseReader<R>::scratch(call) + Arena::room<R>(padded<T>(call.classes));
+    return RowReader<T>::scratch(call) + RowWriter<T>::scratch(call) + DenseReader<R>::scratch(call) +
+           Arena::room<R>(padded<T>(call.classes)) + Arena::room<R>(stretch_maxima_size<R>(call.classes));
   }
 
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    RowReader<T> input(call, call.input, call.input_strides, arena, block.end);
-    RowWriter<T> result(call, call.grad, call.grad_strides, arena, block.end);
+    RowReader<T> input(call, block, arena);
+    RowWriter<T> result(problem, block, arena);
     DenseReader<R> output(call, arena);
     R* scratch_row = arena.take<R>(padded<T>(call.classes));
+    R* stretch_maxima = arena.take<R>(stretch_maxima_size<R>(call.classes));
     for (int64_t row = block.begin; row < block.end; ++row) {
+      T* out = result.row(row);
       if constexpr (Formula::backward) {
-        backward_row(input.row(row), output.row(row, -1), scratch_row, result.row(row), call.classes);
+        backward_row(input.row(row), output.row(row, -1), scratch_row, result, out, call.classes);
       } else {
-        forward_row(input.row(row), input.next(row), scratch_row, result.row(row), call.classes);
+        forward_row(input.row(row), input.next(row), scratch_row, stretch_maxima, result, out, call.classes);
       }
     }
     result.finish();
@@ -38,30 +40,34 @@ struct RowMap {
   }
 
  private:
-  static void forward_row(const T* z, const T* next, R* exponentials, T* out, int64_t classes) {
-    const RowSums sums =
-        softmax_pass(z, next, classes, [&](int64_t c, auto, Shifted<V> shifted) __attribute__((always_inline)) {
-          store(exponentials + c, shifted.e, Full{});
-        });
+  static void forward_row(const T* z, const T* next, R* exponentials, R* stretch_maxima, RowWriter<T>& result, T* out,
+                          int64_t classes) {
+    const auto keep = [&](int64_t c, auto, Shifted<V> shifted) __attribute__((always_inline)) {
+      store(exponentials + c, shifted.e, Full{});
+      if (!result.streams()) __builtin_prefetch(out + c, 1);
+      return Terms<V, 0>{};
+    };
+    const RowSums sums = softmax_pass<0>(z, next, classes, stretch_maxima, keep).row;
     const V m(static_cast<R>(sums.max));
     const R log_sum = static_cast<R>(sums.log_sum());
     const Split<R> inverse(sums.inverse());
-    for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      store(out + c, Formula::map(load(z + c, lanes) - m, load(exponentials + c, Full{}), log_sum, inverse), lanes);
+    result.write(out, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      return Formula::map(load(z + c, lanes) - m, load(exponentials + c, Full{}), log_sum, inverse);
     });
   }
 
-  static void backward_row(const T* g_row, const R* output_row, R* probabilities, T* out, int64_t classes) {
+  static void backward_row(const T* g_row, const R* output_row, R* probabilities, RowWriter<T>& result, T* out,
+                           int64_t classes) {
     Sum<V> sum, p_sum;
     for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
       const V p = inside(lanes, Formula::probability(load(output_row + c, lanes)));
       store(probabilities + c, p, Full{});
       sum.add_product(load(g_row + c, lanes), Formula::weight(p));
-      p_sum.add_wide(p);
+      p_sum.add(p);
     });
     const Split<R> mean(sum.total() / normaliser(p_sum.total()));
-    for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      store(out + c, Formula::map(load(g_row + c, lanes), load(probabilities + c, Full{}), mean), lanes);
+    result.write(out, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      return Formula::map(load(g_row + c, lanes), load(probabilities + c, Full{}), mean);
     });
   }
 };

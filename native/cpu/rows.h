@@ -14,11 +14,11 @@ inline namespace SURPRISAL_TARGET {
 /** Rows of a tile: a cache line of float32 along the inner dimension. */
 inline constexpr int64_t kTileRows = 16;
 
-/** Elements that a row takes in scratch: whole vectors, so that loops over scratch need no tail. */
+/** Elements that a row takes in scratch: whole vectors from any of its elements on, so that loops need no tail. */
 template <class T>
 constexpr int64_t padded(int64_t classes) {
   constexpr int64_t lanes = Vec<Compute<T>>::size;
-  return (classes + lanes - 1) / lanes * lanes;
+  return (classes + lanes - 1) / lanes * lanes + lanes;
 }
 
 /** Offset of a row's first class. */
@@ -34,16 +34,17 @@ inline int64_t tile_rows(const Evaluation& call, int64_t row, int64_t end) {
   return count < end - row ? count : end - row;
 }
 
-/** Reads rows of T. Rows must be asked for in rising order. */
+/** Reads the input's rows. They must be asked for in rising order. */
 template <class T>
 class RowReader {
  public:
-  RowReader(const Evaluation& call, const void* data, const Strides& strides, Arena& arena, int64_t end)
-      : call_(call), data_(static_cast<const T*>(data)), strides_(strides), end_(end) {
+  RowReader(const Evaluation& call, Block block, Arena& arena)
+      : call_(call), data_(static_cast<const T*>(call.input)), strides_(call.input_strides), block_(block) {
     if (!direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call.classes));
   }
 
-  static size_t scratch(const Evaluation& call, const Strides& strides) {
+  static size_t scratch(const Evaluation& call) { return tile_room(call, call.input_strides); }
+  static size_t tile_room(const Evaluation& call, const Strides& strides) {
     return strides.classes == 1 ? 0 : Arena::room<T>(kTileRows * padded<T>(call.classes));
   }
 
@@ -55,14 +56,14 @@ class RowReader {
 
   /** Where the row after this one stands, to fetch it early; of the last one, and of tiles, any address does. */
   const T* next(int64_t row) const {
-    return direct() && row + 1 < end_ ? data_ + row_offset(call_, strides_, row + 1) : data_;
+    return direct() && row + 1 < block_.run_end ? data_ + row_offset(call_, strides_, row + 1) : data_;
   }
 
  private:
   bool direct() const { return strides_.classes == 1; }
 
   void gather(int64_t row) {
-    const int64_t count = tile_rows(call_, row, end_);
+    const int64_t count = tile_rows(call_, row, block_.end);
     const T* from = data_ + row_offset(call_, strides_, row);
     const int64_t pitch = padded<T>(call_.classes);
     for (int64_t c = 0; c < call_.classes; ++c) {
@@ -75,34 +76,94 @@ class RowReader {
   const Evaluation& call_;
   const T* data_;
   Strides strides_;
-  int64_t end_;
+  Block block_;
   T* tile_ = nullptr;
   int64_t tile_begin_ = 0, tile_end_ = 0;
 };
 
-/** Writes rows of T, in rising order; `finish` after the last. Tiles are those of RowReader, so a row may be written
-    over the one that was read. */
+/** Writes the gradient's rows, in rising order; `finish` after the last. Tiles are those of RowReader, so a row may be
+    written over the one that was read. */
 template <class T>
 class RowWriter {
+  using V = Vec<Compute<T>>;
+
  public:
-  RowWriter(const Evaluation& call, void* data, const Strides& strides, Arena& arena, int64_t end)
-      : call_(call), data_(static_cast<T*>(data)), strides_(strides), end_(end) {
-    if (data_ != nullptr && !direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call.classes));
+  RowWriter(const Problem& problem, Block block, Arena& arena)
+      : call_(problem.call), data_(static_cast<T*>(call_.grad)), strides_(call_.grad_strides), block_(block) {
+    if (data_ != nullptr && !direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call_.classes));
+    streams_ = problem.streams && direct();
   }
 
-  static size_t scratch(const Evaluation& call, const Strides& strides) { return RowReader<T>::scratch(call, strides); }
+  /** Rows are written where they belong; else they stand in a tile meanwhile. */
+  bool direct() const { return strides_.classes == 1; }
+
+  static size_t scratch(const Evaluation& call) { return RowReader<T>::tile_room(call, call.grad_strides); }
+
+  /** Rows go past the caches, so that there is no use in fetching their memory. */
+  bool streams() const { return streams_; }
+
+  /**
+   * Fetches memory that the row will be written to, c elements on, unless it goes past the caches: there only the lines
+   * that it shares with its neighbours are.
+   */
+  SURPRISAL_FN void prepare(T* row, int64_t c) const {
+    if (!streams_) __builtin_prefetch(row + c, 1);
+  }
+  SURPRISAL_FN void prepare_ends(T* row) const {
+    if (!streams_) return;
+    __builtin_prefetch(row, 1);
+    __builtin_prefetch(row + call_.classes - 1, 1);
+  }
+
+  /** An element of a row with a value of its own. */
+  struct Label {
+    int64_t at = 0;
+    Compute<T> value = 0;
+  };
+
+  /** Writes f(c, lanes) along the row; past the caches by whole vectors at addresses that they divide. */
+  template <class F>
+  SURPRISAL_FN void write(T* row, F&& f) const {
+    constexpr int64_t bytes = V::size * sizeof(T);
+    const int64_t classes = call_.classes;
+    const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % bytes);
+    if (!streams_ || past % static_cast<int64_t>(sizeof(T)) != 0 || classes < V::size) {
+      return for_each_vector<V>(
+          classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) { store(row + c, f(c, lanes), lanes); });
+    }
+    const int64_t head = past == 0 ? 0 : (bytes - past) / static_cast<int64_t>(sizeof(T));
+    const int64_t tail = (classes - head) % V::size;
+    if (head > 0) store_part(row, f, 0, head);
+    for (int64_t c = head; c < classes - tail; c += V::size) stream(row + c, f(c, Full{}));
+    if (tail > 0) store_part(row, f, classes - tail, tail);
+  }
+
+  /** The same with a label's value in its place: not put there afterwards, when its line may have left the caches. */
+  template <class F>
+  SURPRISAL_FN void write(T* row, Label label, F&& f) const {
+    const auto with_label = [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      return select(lane_numbers<V>() == V(static_cast<Compute<T>>(label.at - c)), V(label.value), f(c, lanes));
+    };
+    if (!streams_) {
+      write(row, f);
+      store_one(row + label.at, label.value);
+      return;
+    }
+    write(row, with_label);
+  }
 
   T* row(int64_t row) {
     if (direct()) return data_ + row_offset(call_, strides_, row);
     if (row >= tile_end_) {
       finish();
       tile_begin_ = row;
-      tile_end_ = row + tile_rows(call_, row, end_);
+      tile_end_ = row + tile_rows(call_, row, block_.end);
     }
     return tile_ + (row - tile_begin_) * padded<T>(call_.classes);
   }
 
   void finish() {
+    if (streams_) finish_streaming();
     if (data_ == nullptr || direct() || tile_end_ == tile_begin_) return;
     T* to = data_ + row_offset(call_, strides_, tile_begin_);
     const int64_t pitch = padded<T>(call_.classes);
@@ -115,14 +176,19 @@ class RowWriter {
   }
 
  private:
-  bool direct() const { return strides_.classes == 1; }
+  template <class F>
+  SURPRISAL_FN static void store_part(T* row, F&& f, int64_t c, int64_t count) {
+    const Partial lanes{static_cast<int>(count)};
+    store(row + c, f(c, lanes), lanes);
+  }
 
   const Evaluation& call_;
   T* data_;
   Strides strides_;
-  int64_t end_;
+  Block block_;
   T* tile_ = nullptr;
   int64_t tile_begin_ = 0, tile_end_ = 0;
+  bool streams_ = false;
 };
 
 /** Calls f with a value of the storage type of a floating dtype. */
@@ -152,6 +218,12 @@ class DenseReader {
     return call.dense == nullptr ? 0 : Arena::room<R>(padded<R>(call.classes));
   }
 
+  /** Rows are used where they are: they stay. Else one is there at a time. */
+  bool direct() const {
+    constexpr DType own = sizeof(R) == 8 ? DType::float64 : DType::float32;
+    return call_.dense_dtype == own && call_.dense_strides.classes == 1;
+  }
+
   /** The row of a unit, or of its class index. */
   const R* row(int64_t row, int64_t index) {
     const int64_t offset =
@@ -167,11 +239,6 @@ class DenseReader {
   }
 
  private:
-  bool direct() const {
-    constexpr DType own = sizeof(R) == 8 ? DType::float64 : DType::float32;
-    return call_.dense_dtype == own && call_.dense_strides.classes == 1;
-  }
-
   const Evaluation& call_;
   R* converted_ = nullptr;
 };

@@ -62,6 +62,26 @@ struct Vectors<double> {
   using Wide = DoubleVector;
 };
 
+/** A truth value a lane: AVX-512's mask registers, else lanes of all ones. */
+#if defined(__AVX512F__)
+template <class R>
+struct Mask {
+  std::conditional_t<sizeof(R) == 4, __mmask16, __mmask8> raw;
+};
+
+template <class R>
+SURPRISAL_FN bool any(Mask<R> mask) {
+  return mask.raw != 0;
+}
+template <class R>
+SURPRISAL_FN int count(Mask<R> mask) {
+  return __builtin_popcount(mask.raw);
+}
+template <class R>
+SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
+  return {static_cast<decltype(a.raw)>(a.raw & b.raw)};
+}
+#else
 template <class R>
 struct Mask {
   typename Vectors<R>::Int raw;
@@ -70,9 +90,7 @@ struct Mask {
 /** True when some lane is. */
 template <class R>
 SURPRISAL_FN bool any(Mask<R> mask) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask((__m512i)mask.raw) != 0;
-#elif defined(__AVX2__)
+#if defined(__AVX2__)
   return _mm256_movemask_epi8((__m256i)mask.raw) != 0;
 #elif defined(__x86_64__)
   return _mm_movemask_epi8((__m128i)mask.raw) != 0;
@@ -85,10 +103,7 @@ SURPRISAL_FN bool any(Mask<R> mask) {
 /** How many lanes are true. */
 template <class R>
 SURPRISAL_FN int count(Mask<R> mask) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(R) == 4) return __builtin_popcount(_mm512_movepi32_mask((__m512i)mask.raw));
-  return __builtin_popcount(_mm512_movepi64_mask((__m512i)mask.raw));
-#elif defined(__AVX2__)
+#if defined(__AVX2__)
   if constexpr (sizeof(R) == 4) return __builtin_popcount(_mm256_movemask_ps((__m256)mask.raw));
   return __builtin_popcount(_mm256_movemask_pd((__m256d)mask.raw));
 #elif defined(__x86_64__)
@@ -104,6 +119,7 @@ template <class R>
 SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
   return {a.raw & b.raw};
 }
+#endif
 
 template <class R>
 struct Vec {
@@ -124,11 +140,25 @@ struct Vec {
   SURPRISAL_FN friend Vec operator*(Vec a, Vec b) { return Vec(a.raw * b.raw); }
   SURPRISAL_FN friend Vec operator/(Vec a, Vec b) { return Vec(a.raw / b.raw); }
   SURPRISAL_FN Vec operator-() const { return Vec(-raw); }
+#if defined(__AVX512F__)
+  SURPRISAL_FN friend Mask<R> operator==(Vec a, Vec b) { return compare<_CMP_EQ_OQ>(a, b); }
+  SURPRISAL_FN friend Mask<R> operator<(Vec a, Vec b) { return compare<_CMP_LT_OQ>(a, b); }
+  SURPRISAL_FN friend Mask<R> operator>(Vec a, Vec b) { return compare<_CMP_GT_OQ>(a, b); }
+
+  SURPRISAL_FN friend Vec select(Mask<R> mask, Vec a, Vec b) {
+    if constexpr (sizeof(R) == 4) {
+      return Vec((Raw)_mm512_mask_blend_ps(mask.raw, (__m512)b.raw, (__m512)a.raw));
+    } else {
+      return Vec((Raw)_mm512_mask_blend_pd(mask.raw, (__m512d)b.raw, (__m512d)a.raw));
+    }
+  }
+#else
   SURPRISAL_FN friend Mask<R> operator==(Vec a, Vec b) { return {a.raw == b.raw}; }
   SURPRISAL_FN friend Mask<R> operator<(Vec a, Vec b) { return {a.raw < b.raw}; }
   SURPRISAL_FN friend Mask<R> operator>(Vec a, Vec b) { return {a.raw > b.raw}; }
 
   SURPRISAL_FN friend Vec select(Mask<R> mask, Vec a, Vec b) { return Vec(mask.raw ? a.raw : b.raw); }
+#endif
 
   /** b where a is NaN. */
   SURPRISAL_FN friend Vec maximum(Vec a, Vec b) {
@@ -143,6 +173,30 @@ struct Vec {
     if constexpr (sizeof(R) == 8) return Vec((Raw)_mm_max_pd((__m128d)a.raw, (__m128d)b.raw));
 #endif
     return Vec(a.raw > b.raw ? a.raw : b.raw);
+  }
+
+  SURPRISAL_FN friend Vec multiply_add(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4) {
+      return Vec((Raw)_mm512_fmadd_ps((__m512)a.raw, (__m512)b.raw, (__m512)c.raw));
+    } else {
+      return Vec((Raw)_mm512_fmadd_pd((__m512d)a.raw, (__m512d)b.raw, (__m512d)c.raw));
+    }
+#elif defined(__FMA__)
+    if constexpr (sizeof(R) == 4) {
+      return Vec((Raw)_mm256_fmadd_ps((__m256)a.raw, (__m256)b.raw, (__m256)c.raw));
+    } else {
+      return Vec((Raw)_mm256_fmadd_pd((__m256d)a.raw, (__m256d)b.raw, (__m256d)c.raw));
+    }
+#elif defined(__aarch64__)
+    if constexpr (sizeof(R) == 4) {
+      return Vec((Raw)vfmaq_f32((float32x4_t)c.raw, (float32x4_t)a.raw, (float32x4_t)b.raw));
+    } else {
+      return Vec((Raw)vfmaq_f64((float64x2_t)c.raw, (float64x2_t)a.raw, (float64x2_t)b.raw));
+    }
+#else
+    return a * b + c;
+#endif
   }
 
   /** c − a·b, rounded once; without such an instruction float takes it in double, where products are exact. */
@@ -184,10 +238,25 @@ struct Vec {
     return Vec((Raw)((Bits)a.raw & ~sign));
   }
 
-  SURPRISAL_FN friend Vec power_of_two(Vec rounded) {
-    using F = Format<R>;
-    return Vec((Raw)(((UBits)rounded.raw + static_cast<std::make_unsigned_t<typename F::Int>>(F::exponent_bias))
-                     << F::fraction_bits));
+  /** table[the low bits of x's representation], as the representation of a number. */
+  template <class Table>
+  SURPRISAL_FN friend Vec lookup(const Table& table, Vec x) {
+    static_assert(sizeof(table) <= kVectorBytes, "a table fits a vector");
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm512_permutexvar_epi32((__m512i)x.raw, _mm512_loadu_si512(&table)));
+    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm512_permutexvar_epi64((__m512i)x.raw, _mm512_loadu_si512(&table)));
+#elif defined(__AVX2__)
+    static_assert(sizeof(R) == 4);
+    return Vec(
+        (Raw)_mm256_permutevar8x32_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(&table)), (__m256i)x.raw));
+#endif
+    return x;
+  }
+
+  /** `entry` with `x`'s representation, shifted left, added to its own. */
+  template <int shift>
+  SURPRISAL_FN friend Vec add_shifted_bits(Vec entry, Vec x) {
+    return Vec((Raw)((UBits)entry.raw + ((UBits)x.raw << shift)));
   }
 
   SURPRISAL_FN friend void split_exponent(Vec x, Vec& significand, Vec& exponent) {
@@ -197,7 +266,28 @@ struct Vec {
     const Bits fraction = offset & ((typename F::Int{1} << F::fraction_bits) - 1);
     significand.raw = (Raw)(fraction + F::sqrt_half_bits);
   }
+
+#if defined(__AVX512F__)
+ private:
+  template <int predicate>
+  SURPRISAL_FN static Mask<R> compare(Vec a, Vec b) {
+    if constexpr (sizeof(R) == 4) {
+      return {_mm512_cmp_ps_mask((__m512)a.raw, (__m512)b.raw, predicate)};
+    } else {
+      return {_mm512_cmp_pd_mask((__m512d)a.raw, (__m512d)b.raw, predicate)};
+    }
+  }
+#endif
 };
+
+/** Bits of the tables that lookup() takes. */
+#if defined(__AVX512F__)
+template <class R>
+inline constexpr int kTableBits<Vec<R>> = sizeof(R) == 4 ? 4 : 3;
+#elif defined(__AVX2__)
+template <>
+inline constexpr int kTableBits<Vec<float>> = 3;
+#endif
 
 /** 0, 1, 2, ... */
 template <class V>
@@ -207,6 +297,16 @@ SURPRISAL_FN V lane_numbers() {
   return lanes;
 }
 
+/** The first `count` lanes. */
+template <class V>
+SURPRISAL_FN Mask<Scalar<V>> first_lanes(int count) {
+#if defined(__AVX512F__)
+  return {static_cast<decltype(Mask<Scalar<V>>::raw)>((1u << count) - 1)};
+#else
+  return lane_numbers<V>() < V(static_cast<Scalar<V>>(count));
+#endif
+}
+
 /** v in the row's lanes, 0 past its end. */
 template <class V>
 SURPRISAL_FN V inside(Full, V v) {
@@ -214,21 +314,38 @@ SURPRISAL_FN V inside(Full, V v) {
 }
 template <class V>
 SURPRISAL_FN V inside(Partial lanes, V v) {
-  return select(lane_numbers<V>() < V(static_cast<Scalar<V>>(lanes.count)), v, V(Scalar<V>(0)));
+  return select(first_lanes<V>(lanes.count), v, V(Scalar<V>(0)));
 }
 
-/** The lanes' maximum, NaN lanes ignored. */
+/** What `combine` makes of a vector's lanes, halves at a time. */
+template <class Raw, class Combine>
+SURPRISAL_FN auto reduce_lanes(Raw raw, Combine&& combine) {
+  constexpr int lanes = sizeof(raw) / sizeof(raw[0]);
+  std::remove_cvref_t<decltype(raw[0])> values[lanes];
+  memcpy(values, &raw, sizeof(raw));
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) values[i] = combine(values[i], values[i + half]);
+  }
+  return values[0];
+}
+
+/** The lanes' maximum, of which none is NaN. */
 template <class V>
 SURPRISAL_FN Scalar<V> largest_lane(V a) {
-  Scalar<V> result = a.raw[0];
-  for (int i = 1; i < V::size; ++i) result = maximum(static_cast<Scalar<V>>(a.raw[i]), result);
-  return result;
+  return reduce_lanes(a.raw, [](Scalar<V> x, Scalar<V> y) { return maximum(x, y); });
 }
 
 // ------------------------------------------------------------------------------------------------ half precision
 
+// By intrinsics where there are any: GCC 12 has been seen to make wrong code of the portable form at -O3.
 SURPRISAL_FN FloatVector widen(HalfVector bits, BFloat16) {
+#if defined(__AVX512F__)
+  return (FloatVector)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)bits), 16);
+#elif defined(__AVX2__)
+  return (FloatVector)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)bits), 16);
+#else
   return (FloatVector)(__builtin_convertvector(bits, UIntVector) << 16);
+#endif
 }
 
 /** Rounds to nearest even by adding just under half of the last place that stays; NaN stays NaN. */
@@ -304,48 +421,78 @@ SURPRISAL_FN Vec<Compute<T>> load(const T* from, Full, Compute<T> /*fill*/ = 0) 
 /** The first lanes; the others are `fill`. */
 template <class T>
 SURPRISAL_FN Vec<Compute<T>> load(const T* from, Partial lanes, Compute<T> fill = 0) {
+  using V = Vec<Compute<T>>;
+  const auto in_row = first_lanes<V>(lanes.count);
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
-    const auto mask = static_cast<__mmask16>((1u << lanes.count) - 1);
-    return Vec<float>((FloatVector)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, from));
+    return V((FloatVector)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), in_row.raw, from));
   } else if constexpr (sizeof(T) == 8) {
-    const auto mask = static_cast<__mmask8>((1u << lanes.count) - 1);
-    return Vec<double>((Vec<double>::Raw)_mm512_mask_loadu_pd(_mm512_set1_pd(fill), mask, from));
-  } else  // NOLINT(readability-misleading-indentation): the portable form serves half precision
+    return V((DoubleVector)_mm512_mask_loadu_pd(_mm512_set1_pd(fill), in_row.raw, from));
+  } else {
+    return select(in_row, V(widen((HalfVector)_mm256_maskz_loadu_epi16(in_row.raw, from), T{})), V(fill));
+  }
+#else
+  T part[V::size] = {};
+  for (int i = 0; i < lanes.count; ++i) part[i] = from[i];
+  return select(in_row, load(part, Full{}), V(fill));
 #endif
-  {
-    T part[Vec<Compute<T>>::size] = {};
-    for (int i = 0; i < lanes.count; ++i) part[i] = from[i];
-    Vec<Compute<T>> v = load(part, Full{});
-    const auto in_row = lane_numbers<Vec<Compute<T>>>() < Vec<Compute<T>>(static_cast<Compute<T>>(lanes.count));
-    return select(in_row, v, Vec<Compute<T>>(fill));
+}
+
+/** A vector as it stands in memory. */
+template <class T>
+SURPRISAL_FN auto as_stored(Vec<Compute<T>> v) {
+  if constexpr (sizeof(T) == sizeof(Compute<T>)) {
+    return v.raw;
+  } else {
+    return narrow(v.raw, T{});
   }
 }
 
 template <class T>
 SURPRISAL_FN void store(T* to, Vec<Compute<T>> v, Full) {
-  if constexpr (sizeof(T) == sizeof(Compute<T>)) {
-    memcpy(to, &v.raw, sizeof(v.raw));
-  } else {
-    const HalfVector bits = narrow(v.raw, T{});
-    memcpy(to, &bits, sizeof(bits));
-  }
+  const auto bits = as_stored<T>(v);
+  memcpy(to, &bits, sizeof(bits));
 }
 
 template <class T>
 SURPRISAL_FN void store(T* to, Vec<Compute<T>> v, Partial lanes) {
 #if defined(__AVX512F__)
+  const auto mask = first_lanes<Vec<Compute<T>>>(lanes.count).raw;
   if constexpr (sizeof(T) == 4) {
-    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << lanes.count) - 1), (__m512)v.raw);
+    _mm512_mask_storeu_ps(to, mask, (__m512)v.raw);
   } else if constexpr (sizeof(T) == 8) {
-    _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << lanes.count) - 1), (__m512d)v.raw);
-  } else  // NOLINT(readability-misleading-indentation)
-#endif
-  {
-    T part[Vec<Compute<T>>::size];
-    store(part, v, Full{});
-    for (int i = 0; i < lanes.count; ++i) to[i] = part[i];
+    _mm512_mask_storeu_pd(to, mask, (__m512d)v.raw);
+  } else {
+    _mm256_mask_storeu_epi16(to, mask, (__m256i)narrow(v.raw, T{}));
   }
+#else
+  T part[Vec<Compute<T>>::size];
+  store(part, v, Full{});
+  for (int i = 0; i < lanes.count; ++i) to[i] = part[i];
+#endif
+}
+
+/** A store past the caches, of a vector at an address that it divides; `finish_streaming` after the last. */
+template <class T>
+SURPRISAL_FN void stream(T* to, Vec<Compute<T>> v) {
+#if defined(__x86_64__)
+  const auto bits = as_stored<T>(v);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(bits) == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)bits);
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(bits) == 32) return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)bits);
+#endif
+  if constexpr (sizeof(bits) == 16) return _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)bits);
+#endif
+  store(to, v, Full{});
+}
+
+/** Makes streamed stores visible to other threads. */
+SURPRISAL_FN void finish_streaming() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 /** One element, by way of the vector's conversion. */
@@ -379,48 +526,77 @@ SURPRISAL_FN void for_each_vector(int64_t count, F&& f) {
   if (c < count) f(c, Partial{static_cast<int>(count - c)});
 }
 
-/**
- * A sum over a row: vectors in float over short stretches, these in double, always in the same order. Equal terms, as
- * logits that differ in one class have, round the same way at every addition, so a long stretch would drift.
- */
+/** Several terms of a sum, a vector each. */
+template <class V, int n>
+struct Terms {
+  V term[n];
+
+  SURPRISAL_FN friend Terms operator+(Terms a, const Terms& b) {
+    for (int i = 0; i < n; ++i) a.term[i] = a.term[i] + b.term[i];
+    return a;
+  }
+};
+
+/** f(c) + f(c + step) + ... of n terms, in pairs, pairs of pairs and so on: equal terms add up without an error. */
+template <int n, class F>
+SURPRISAL_FN auto sum_in_pairs(int64_t c, int64_t step, F&& f) {
+  if constexpr (n == 1) {
+    return f(c);
+  } else {
+    const auto first = sum_in_pairs<n / 2>(c, step, f);
+    return first + sum_in_pairs<n / 2>(c + n / 2 * step, step, f);
+  }
+}
+
+/** Vectors of a row that are summed in the compute type before they are added to a sum in double. */
+inline constexpr int kStretch = 8;
+
+/** A row's sum in double, lane by lane, always in the same order. */
 template <class V>
 class Sum {
  public:
-  static constexpr int kStretch = 8;
-
-  SURPRISAL_FN void add(V v) {
-    part_ = part_ + v;
-    if (++count_ == kStretch) flush();
-  }
-
-  /** Adds v in double, without a stretch in float before. */
-  SURPRISAL_FN void add_wide(V v) { wide_ += __builtin_convertvector(v.raw, Wide); }
+  SURPRISAL_FN void add(V v) { wide_ += __builtin_convertvector(v.raw, Wide); }
 
   /** Adds a·b, taken in double. */
   SURPRISAL_FN void add_product(V a, V b) {
     wide_ += __builtin_convertvector(a.raw, Wide) * __builtin_convertvector(b.raw, Wide);
   }
 
-  SURPRISAL_FN double total() {
-    flush();
-    double sum = 0;
-    for (int i = 0; i < V::size; ++i) sum += wide_[i];
-    return sum;
+  SURPRISAL_FN double total() const {
+    return reduce_lanes(wide_, [](double a, double b) { return a + b; });
   }
 
  private:
   using Wide = typename Vectors<Scalar<V>>::Wide;
 
-  SURPRISAL_FN void flush() {
-    wide_ += __builtin_convertvector(part_.raw, Wide);
-    part_ = V(0);
-    count_ = 0;
-  }
-
-  V part_ = V(Scalar<V>(0));
-  int count_ = 0;
   Wide wide_ = {};
 };
+
+template <class V, int n>
+struct Sums {
+  Sum<V> sum[n];
+
+  SURPRISAL_FN void add(const Terms<V, n>& terms) {
+    for (int i = 0; i < n; ++i) sum[i].add(terms.term[i]);
+  }
+};
+
+/** Σ f(c, lanes) over [0, count): f gives the terms of a vector's lanes, 0 past the row's end. */
+template <class V, int n, class F>
+SURPRISAL_FN Sums<V, n> sum_over(int64_t count, F&& f) {
+  Sums<V, n> sums;
+  constexpr int64_t step = kStretch * V::size;
+  int64_t c = 0;
+  for (; c + step <= count; c += step) {
+    sums.add(
+        sum_in_pairs<kStretch>(c, V::size, [&](int64_t i) __attribute__((always_inline)) { return f(i, Full{}); }));
+  }
+  Terms<V, n> last = {};
+  for_each_vector<V>(count - c,
+                     [&](int64_t i, auto lanes) __attribute__((always_inline)) { last = last + f(c + i, lanes); });
+  sums.add(last);
+  return sums;
+}
 
 }  // namespace SURPRISAL_TARGET
 }  // namespace surprisal

@@ -14,8 +14,8 @@ struct SoftmaxCoupled {
   using V = Vec<R>;
 
   static size_t scratch(const Evaluation& call) {
-    return RowReader<T>::scratch(call, call.input_strides) + RowWriter<T>::scratch(call, call.grad_strides) +
-           2 * Arena::room<R>(padded<T>(call.classes));
+    return RowReader<T>::scratch(call) + RowWriter<T>::scratch(call) + 2 * Arena::room<R>(padded<T>(call.classes)) +
+           Arena::room<R>(stretch_maxima_size<R>(call.classes));
   }
 
   static double run(const Problem& problem, Block block) {
@@ -24,10 +24,11 @@ struct SoftmaxCoupled {
     const Formula formula(call.parameters, classes);
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    RowReader<T> input(call, call.input, call.input_strides, arena, block.end);
-    RowWriter<T> grad(call, call.grad, call.grad_strides, arena, block.end);
+    RowReader<T> input(call, block, arena);
+    RowWriter<T> grad(problem, block, arena);
     R* exponentials = arena.take<R>(padded<T>(classes));
     R* slopes = arena.take<R>(padded<T>(classes));
+    R* stretch_maxima = arena.take<R>(stretch_maxima_size<R>(classes));
     double loss_sum = 0;
     for (int64_t row = block.begin; row < block.end; ++row) {
       const T* z = input.row(row);
@@ -37,9 +38,11 @@ struct SoftmaxCoupled {
         if (call.grad != nullptr) fill_zero(grad.row(row), classes);
         continue;
       }
-      const auto keep = [&](int64_t c, auto, Shifted<V> shifted)
-                            __attribute__((always_inline)) { store(exponentials + c, shifted.e, Full{}); };
-      const RowSums sums = softmax_pass(z, input.next(row), classes, keep);
+      const auto keep = [&](int64_t c, auto, Shifted<V> shifted) __attribute__((always_inline)) {
+        store(exponentials + c, shifted.e, Full{});
+        return Terms<V, 0>{};
+      };
+      const RowSums sums = softmax_pass<0>(z, input.next(row), classes, stretch_maxima, keep).row;
       const V inverse(static_cast<R>(sums.inverse())), log_sum(static_cast<R>(sums.log_sum()));
       const V m(static_cast<R>(sums.max));
       Sum<V> others, other_slopes;
@@ -69,8 +72,8 @@ struct SoftmaxCoupled {
       const double scale = row_scale<R>(problem, row);
       const double other_sum = other_slopes.total();
       const CoupledGradient<R> gradient(sums, other_sum + label_slope, scale);
-      for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-        store(dz + c, gradient.value(load(slopes + c, Full{}), load(exponentials + c, Full{})), lanes);
+      grad.write(dz, [&](int64_t c, auto) __attribute__((always_inline)) {
+        return gradient.value(load(slopes + c, Full{}), load(exponentials + c, Full{}));
       });
       store_one(dz + y, static_cast<R>(CoupledGradient<R>::label(sums, label_slope, other_sum, e, scale)));
     }

@@ -54,6 +54,7 @@ struct LinearGradient {
   R p_scale;          // scale·Q/S, times e gives scale·Q·p
   Split<R> p_factor;  // Q/S
 
+  LinearGradient() = default;
   SURPRISAL_FN LinearGradient(const RowSums& row, double q_sum, double scale)
       : scale(static_cast<R>(scale)),
         p_scale(static_cast<R>(scale * q_sum * row.inverse())),
@@ -63,7 +64,7 @@ struct LinearGradient {
   template <Spread spread, class V>
   SURPRISAL_FN V value(V e, Parts<V> q) const {
     if constexpr (spread == Spread::none) return e * V(p_scale);
-    const V tails = e * V(p_factor.tail) - q.tail;
+    const V tails = multiply_add(e, V(p_factor.tail), -q.tail);
     return (tails - residual(q.head, e, V(p_factor.head))) * V(scale);
   }
 

@@ -31,7 +31,7 @@ struct JensenShannonGradient {
   template <class V>
   SURPRISAL_FN V value(V p, V slope) const {
     const V coupled = p * ((slope - V(slope_parts.head)) - V(slope_parts.tail));
-    return coupled * V(static_cast<R>(factor)) + (p * V(p_scale) - V(offset));
+    return multiply_add(coupled, V(static_cast<R>(factor)), multiply_add(p, V(p_scale), -V(offset)));
   }
 
   /** The divergence's part of the label's class, beside LinearGradient::label. */

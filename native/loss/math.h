@@ -13,6 +13,7 @@ template <class R>
 struct Split {
   R head, tail;
 
+  Split() = default;
   SURPRISAL_FN explicit Split(double x)
       : head(static_cast<R>(x)), tail(static_cast<R>(x - static_cast<double>(static_cast<R>(x)))) {}
 };
@@ -20,19 +21,7 @@ struct Split {
 /** x times a factor in two parts: rounded about once. */
 template <class V>
 SURPRISAL_FN V times(V x, Split<Scalar<V>> factor) {
-  return x * V(factor.head) + x * V(factor.tail);
-}
-
-/** Σ_{k=K} c_k·r^(k−K), by Horner's rule. */
-template <int K, class V>
-SURPRISAL_FN V exp_series(V r) {
-  using F = Format<Scalar<V>>;
-  constexpr auto coefficient = static_cast<Scalar<V>>(F::exp_coefficients[K]);
-  if constexpr (K == F::exp_degree) {
-    return V(coefficient);
-  } else {
-    return exp_series<K + 1>(r) * r + V(coefficient);
-  }
+  return multiply_add(x, V(factor.head), x * V(factor.tail));
 }
 
 /** Σ_{k=0}^{Terms−1} z^k·2/(2k+3): the tail of 2·atanh(s)/s − 2 over z = s², divided by z. */
@@ -42,27 +31,156 @@ SURPRISAL_FN V atanh_series(V z) {
   if constexpr (K == Terms - 1) {
     return V(coefficient);
   } else {
-    return atanh_series<K + 1, Terms>(z) * z + V(coefficient);
+    return multiply_add(atanh_series<K + 1, Terms>(z), z, V(coefficient));
+  }
+}
+
+// e^x = 2^(n/2^B)·2^(−u/2^B) with n the nearest integer to x·2^B/ln 2 and u = n − x·2^B/ln 2, |u| ≤ ½. The first
+// factor is a table of 2^B entries and an exponent (B = 0: the exponent alone), the second a short series.
+
+/** 2^B/ln 2 in two parts. */
+template <class R, int B>
+inline constexpr double kOctaves = 1.4426950408889634 * (1 << B);
+template <class R, int B>
+inline constexpr R kOctavesHead = static_cast<R>(kOctaves<R, B>);
+template <class R, int B>
+inline constexpr R kOctavesTail =
+    static_cast<R>((kOctaves<R, B> - static_cast<double>(kOctavesHead<R, B>)) + 2.0355273740931033e-17 * (1 << B));
+
+/** Coefficient k of 2^(−u/2^B) as a series in u. */
+template <class R, int B>
+SURPRISAL_FN constexpr double exp2_coefficient(int k) {
+  double power = 1, factorial = 1;
+  for (int i = 1; i <= k; ++i) {
+    power *= -0.6931471805599453 / (1 << B);
+    factorial *= i;
+  }
+  if constexpr (B == 0 && sizeof(R) == 4) return Format<R>::exp_coefficients[k] * power;
+  return power / factorial;
+}
+
+/** Σ_{k=K} c_k·u^(k−K), by Horner's rule. */
+template <int K, class V>
+SURPRISAL_FN V exp2_series(V u) {
+  constexpr int B = kTableBits<V>;
+  constexpr auto coefficient = static_cast<Scalar<V>>(exp2_coefficient<Scalar<V>, B>(K));
+  if constexpr (K == Format<Scalar<V>>::exp_degree(B)) {
+    return V(coefficient);
+  } else {
+    return multiply_add(exp2_series<K + 1>(u), u, V(coefficient));
+  }
+}
+
+/** 2^(j/16) */
+inline constexpr double kRootsOfTwo[16] = {1.0,
+                                           1.0442737824274138,
+                                           1.0905077326652577,
+                                           1.1387886347566916,
+                                           1.189207115002721,
+                                           1.241857812073484,
+                                           1.2968395546510096,
+                                           1.3542555469368927,
+                                           1.4142135623730951,
+                                           1.4768261459394993,
+                                           1.5422108254079407,
+                                           1.6104903319492543,
+                                           1.681792830507429,
+                                           1.7562521603732995,
+                                           1.8340080864093424,
+                                           1.9152065613971474};
+
+/** What 2^(j/16) lost in rounding to double, relative to it. */
+inline constexpr double kRootsOfTwoTails[16] = {0,           8.18932e-17, -2.79391e-17, 7.82657e-17,  3.34846e-17,
+                                                3.75085e-17, 1.95726e-17, 5.68648e-17,  -6.83581e-17, -2.35911e-17,
+                                                5.15483e-17, 1.53414e-17, 4.87516e-17,  1.68549e-17,  1.79013e-17,
+                                                -5.54507e-17};
+
+/** 2^(j/2^B), less j where an index of these low bits will be added with the exponent; and what rounding it lost. */
+template <class R, int B>
+struct Exp2Table {
+  static_assert(B <= 4);
+  typename Format<R>::Int entries[1 << B];
+  R tails[1 << B];
+
+  constexpr Exp2Table() : entries(), tails() {
+    using Int = typename Format<R>::Int;
+    for (int j = 0; j < 1 << B; ++j) {
+      const double root = kRootsOfTwo[j << (4 - B)];
+      const R entry = static_cast<R>(root);
+      entries[j] = std::bit_cast<Int>(entry) - (static_cast<Int>(j) << (Format<R>::fraction_bits - B));
+      tails[j] = static_cast<R>((root - entry) / root + kRootsOfTwoTails[j << (4 - B)]);
+    }
+  }
+};
+template <class R, int B>
+inline constexpr Exp2Table<R, B> kExp2Table;
+
+/** 2^((n − u)/2^B) for `rounded` = n + round_magic. */
+template <class V>
+SURPRISAL_FN V exp2_parts(V rounded, V u) {
+  using F = Format<Scalar<V>>;
+  constexpr int B = kTableBits<V>;
+  if constexpr (B == 0) {
+    const V power = add_shifted_bits<F::fraction_bits>(V(1), rounded);
+    return multiply_add(power, exp2_series<1>(u) * u, power);
+  } else {
+    constexpr const auto& table = kExp2Table<Scalar<V>, B>;
+    const V power = add_shifted_bits<F::fraction_bits - B>(lookup(table.entries, rounded), rounded);
+    return multiply_add(power, multiply_add(exp2_series<1>(u), u, lookup(table.tails, rounded)), power);
   }
 }
 
 /**
- * e^(x + tail) for x ≤ 0 and a little above (to 88), |tail| ≤ ulp(x): 1 ulp. 0 below the logarithm of the smallest
- * normal number; NaN for NaN. x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^x = 2^n·e^r.
+ * e^x for x ≤ 0 and a little above (to 88): 1 ulp. 0 below the logarithm of the smallest normal number; NaN for NaN.
  */
 template <class V>
-SURPRISAL_FN V exponential(V x, V tail) {
-  using F = Format<Scalar<V>>;
-  const V rounded = x * V(F::log2_e) + V(F::round_magic);
-  const V n = rounded - V(F::round_magic);
-  const V r = ((x - n * V(F::ln2_head)) - n * V(F::ln2_tail)) + tail;
-  const V significand = exp_series<0>(r);
-  return select(x < V(F::exp_lowest), V(0), significand * power_of_two(rounded));
-}
-template <class V>
 SURPRISAL_FN V exponential(V x) {
-  return exponential(x, V(0));
+  using R = Scalar<V>;
+  using F = Format<R>;
+  constexpr int B = kTableBits<V>;
+  const V rounded = multiply_add(x, V(kOctavesHead<R, B>), V(F::round_magic));
+  const V n = rounded - V(F::round_magic);
+  const V u = residual(residual(n, x, V(kOctavesHead<R, B>)), x, V(kOctavesTail<R, B>));
+  return select(x < V(F::exp_lowest), V(0), exp2_parts(rounded, u));
 }
+
+/**
+ * e^(z − m) for the z of a row and its maximum m: 1 ulp of the exact difference's, which z − m as a rounded number
+ * has lost. z and m are reduced apart, each exactly: u = (n_z − z·2^B/ln 2) − (n_m − m·2^B/ln 2). Where |m| is large
+ * the reduction would lose digits, but there z − m is exact for every z whose exponential is not 0.
+ */
+template <class V>
+class ExponentialBelow {
+  using R = Scalar<V>;
+  using F = Format<R>;
+  static constexpr int B = kTableBits<V>;
+
+ public:
+  SURPRISAL_FN explicit ExponentialBelow(R max)
+      : m_(max), shift_(absolute(max) > -2 * F::exp_lowest ? max : R(0)), magic_(F::round_magic) {
+    const V reduced = m_ - shift_;
+    const V n = multiply_add(reduced, V(kOctavesHead<R, B>), V(F::round_magic)) - V(F::round_magic);
+    magic_ = V(F::round_magic) - n;
+    u_ = fraction(n, reduced);
+  }
+
+  /** d = z − m, rounded. */
+  SURPRISAL_FN V difference(V z) const { return z - m_; }
+
+  SURPRISAL_FN V operator()(V z) const {
+    const V d = difference(z);
+    const V rounded = multiply_add(d, V(kOctavesHead<R, B>), V(F::round_magic));
+    const V u = fraction(rounded - magic_, z - shift_) - u_;
+    return select(d < V(F::exp_lowest), V(0), exp2_parts(rounded, u));
+  }
+
+ private:
+  SURPRISAL_FN static V fraction(V n, V z) {
+    return residual(residual(n, z, V(kOctavesHead<R, B>)), z, V(kOctavesTail<R, B>));
+  }
+
+  V m_, shift_, magic_, u_;
+};
 
 /** What a − b lost in rounding to `difference` (Knuth's two-sum). */
 template <class V>
@@ -79,7 +197,7 @@ template <int Terms, class V>
 SURPRISAL_FN V log_one_plus_deficit(V f) {
   const V s = f / (f + V(2));
   const V z = s * s;
-  return s * (f - z * atanh_series<0, Terms>(z));
+  return s * residual(f, z, atanh_series<0, Terms>(z));
 }
 template <int Terms, class V>
 SURPRISAL_FN V log_one_plus(V f) {
@@ -93,7 +211,7 @@ SURPRISAL_FN V logarithm(V x) {
   V significand, exponent;
   split_exponent(x, significand, exponent);
   const V fraction = log_one_plus<F::log_terms>(significand - V(1));
-  return exponent * V(F::ln2_head) + (exponent * V(F::ln2_tail) + fraction);
+  return multiply_add(exponent, V(F::ln2_head), multiply_add(exponent, V(F::ln2_tail), fraction));
 }
 
 /**
@@ -106,7 +224,7 @@ SURPRISAL_FN V log_ratio(V r, V t) {
   V significand, exponent;
   split_exponent(r, significand, exponent);
   const V fraction = log_one_plus<F::log_terms>(select(exponent == V(0), t, significand - V(1)));
-  return exponent * V(F::ln2_head) + (exponent * V(F::ln2_tail) + fraction);
+  return multiply_add(exponent, V(F::ln2_head), multiply_add(exponent, V(F::ln2_tail), fraction));
 }
 
 /**
@@ -119,7 +237,7 @@ SURPRISAL_FN V logarithm_less(V x, V y) {
   V significand, exponent;
   split_exponent(x, significand, exponent);
   const V f = significand - V(1);
-  const V small = exponent * V(F::ln2_tail) - log_one_plus_deficit<F::log_terms>(f);
+  const V small = multiply_add(exponent, V(F::ln2_tail), -log_one_plus_deficit<F::log_terms>(f));
   const V whole = exponent * V(F::ln2_head);
   const V sum = whole + f;
   const V difference = sum - y;
@@ -150,11 +268,11 @@ SURPRISAL_FN V power_integer(V head, V tail, int n) {
   for (; n > 0; n >>= 1) {
     if (n & 1) {
       const V product = power * head;
-      power_tail = (power * tail + power_tail * head) - residual(product, power, head);
+      power_tail = multiply_add(power, tail, power_tail * head) - residual(product, power, head);
       power = product;
     }
     const V square = head * head;
-    tail = (head * tail + head * tail) - residual(square, head, head);
+    tail = (head + head) * tail - residual(square, head, head);
     head = square;
   }
   return power + power_tail;
@@ -176,8 +294,8 @@ SURPRISAL_FN Logistic<V> logistic(V x) {
   const V larger = V(1) / sum;
   const V smaller = t * larger;
   const V sum_tail = t - (sum - V(1));
-  const V larger_tail = (residual(V(1), larger, sum) - larger * sum_tail) * larger;
-  const V smaller_tail = t * larger_tail - residual(smaller, t, larger);
+  const V larger_tail = residual(residual(V(1), larger, sum), larger, sum_tail) * larger;
+  const V smaller_tail = multiply_add(t, larger_tail, -residual(smaller, t, larger));
   const auto positive = x > V(0);
   return {select(positive, larger, smaller), select(positive, smaller, larger),
           select(positive, larger_tail, smaller_tail), select(positive, smaller_tail, larger_tail), log1p_unit(t)};

@@ -14,11 +14,10 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-/** A logit relative to its row's maximum: d = z − m as rounded, what the rounding lost, and e^(z − m) of both. */
+/** A logit relative to its row's maximum: d = z − m, rounded, and e^(z − m) of the exact difference. */
 template <class V>
 struct Shifted {
   V d;
-  V tail;  // NaN where d is infinite
   V e;
 };
 
@@ -35,6 +34,7 @@ struct RowSums {
   double max;
   double rest;  // S − 1
 
+  RowSums() = default;
   SURPRISAL_FN RowSums(double max, double others, int64_t maxima)
       // An infinite maximum (or a NaN) makes the row NaN, as in torch: m − m is 0 else.
       : max(max), rest(others + static_cast<double>(maxima - 1) + (max - max)) {}
@@ -56,7 +56,7 @@ struct CoupledGradient {
 
   template <class V>
   SURPRISAL_FN V value(V slope, V e) const {
-    return slope * V(scale) - e * V(p_scale);
+    return multiply_add(slope, V(scale), -(e * V(p_scale)));
   }
 
   /** The label's, its own slope taken together: g·(1 − p) − p·Σ g of the others. */
@@ -121,7 +121,7 @@ struct LogSoftmaxBackward {
   }
   template <class V>
   SURPRISAL_FN static V map(V g, V p, Split<Scalar<V>> mean) {
-    return residual(g, p, V(mean.head)) - p * V(mean.tail);
+    return residual(residual(g, p, V(mean.head)), p, V(mean.tail));
   }
 };
 SURPRISAL_REGISTER(LogSoftmaxBackward);

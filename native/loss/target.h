@@ -35,15 +35,15 @@ SURPRISAL_FN Parts<V> spread_target(Split<Scalar<V>> floor, Split<Scalar<V>> mas
   if constexpr (spread == Spread::dense) return {dense, V(0)};
   if constexpr (spread == Spread::weighted) {
     const V q = weight * V(floor.head);
-    return {q, weight * V(floor.tail) - residual(q, weight, V(floor.head))};
+    return {q, multiply_add(weight, V(floor.tail), -residual(q, weight, V(floor.head)))};
   }
   if constexpr (spread == Spread::mixed) {
     const V product = dense * V(mass.head);
-    const V product_tail = dense * V(mass.tail) - residual(product, dense, V(mass.head));
+    const V product_tail = multiply_add(dense, V(mass.tail), -residual(product, dense, V(mass.head)));
     const V sum = product + V(floor.head);
     const V sum_tail = (difference_tail(product, V(-floor.head), sum) + product_tail) + V(floor.tail);
     const V q = weight * sum;
-    return {q, weight * sum_tail - residual(q, weight, sum)};
+    return {q, multiply_add(weight, sum_tail, -residual(q, weight, sum))};
   }
   return {V(0), V(0)};
 }

@@ -6,6 +6,7 @@
 // Everything here and in the formulas lives in a namespace of its own for each target that it is compiled for, so
 // that the linker can never take one instruction set's copy of an inline function for another's.
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -59,6 +60,13 @@ SURPRISAL_FN double maximum(double a, double b) { return a > b ? a : b; }
 SURPRISAL_FN float absolute(float a) { return a < 0 ? -a : a; }
 SURPRISAL_FN double absolute(double a) { return a < 0 ? -a : a; }
 
+/**
+ * a·b + c, rounded once where the target has an instruction for it, else twice. Formulas say so themselves: a compiler
+ * that fuses as it pleases gives other digits in one copy of a formula than in another.
+ */
+SURPRISAL_FN float multiply_add(float a, float b, float c) { return a * b + c; }
+SURPRISAL_FN double multiply_add(double a, double b, double c) { return a * b + c; }
+
 /** c − a·b, rounded once. */
 SURPRISAL_FN float residual(float c, float a, float b) { return fmaf(-a, b, c); }
 SURPRISAL_FN double residual(double c, double a, double b) { return fma(-a, b, c); }
@@ -70,7 +78,6 @@ template <>
 struct Format<float> {
   using Int = int32_t;
   static constexpr int fraction_bits = 23;
-  static constexpr Int exponent_bias = 127;
   static constexpr float smallest_normal = 1.17549435e-38f;
   /** Adding 1.5·2^23 leaves a number of at most 2^22 rounded to an integer in the low bits. */
   static constexpr float round_magic = 12582912.0f;
@@ -78,12 +85,12 @@ struct Format<float> {
   /** ln 2 as a head of few bits, whose products with exponents are exact, and the rest. */
   static constexpr float ln2_head = 0.693359375f;
   static constexpr float ln2_tail = -2.12194440e-4f;
-  static constexpr float log2_e = 1.44269504f;
   /** ln of the smallest normal number: below it e^x is taken as 0. */
   static constexpr float exp_lowest = -87.3365448f;
+  /** Degree of the series for e^r, |r| ≤ ln 2 / 2^(bits + 1): relative error 1.1e-8 at most, a sixth of half an ulp. */
+  SURPRISAL_FN static constexpr int exp_degree(int table_bits) { return table_bits == 0 ? 6 : table_bits == 3 ? 4 : 3; }
   /** Σ c_k·r^k for e^r, |r| ≤ ln 2 / 2: Taylor's first terms, the rest through the Chebyshev nodes of
-      (e^r − 1 − r)/r². Relative error 1.1e-8, a sixth of half an ulp. */
-  static constexpr int exp_degree = 6;
+      (e^r − 1 − r)/r². */
   static constexpr double exp_coefficients[] = {1, 1, 0.5, 0.166665763, 0.0416665561, 0.00836320315, 0.00139262131};
   static constexpr int log_terms = 5;
   static constexpr int log1p_terms = 8;
@@ -92,33 +99,37 @@ template <>
 struct Format<double> {
   using Int = int64_t;
   static constexpr int fraction_bits = 52;
-  static constexpr Int exponent_bias = 1023;
   static constexpr double smallest_normal = 2.2250738585072014e-308;
   static constexpr double round_magic = 6755399441055744.0;
   static constexpr Int sqrt_half_bits = 0x3fe6a09e667f3bcd;
   static constexpr double ln2_head = 6.93147180369123816490e-01;
   static constexpr double ln2_tail = 1.90821492927058770002e-10;
-  static constexpr double log2_e = 1.4426950408889634;
   static constexpr double exp_lowest = -708.39641853226408;
-  /** Taylor's series: relative error 5e-18. */
-  static constexpr int exp_degree = 13;
-  static constexpr double exp_coefficients[] = {
-      1,         1,          1. / 2,      1. / 6,       1. / 24,       1. / 120,       1. / 720,
-      1. / 5040, 1. / 40320, 1. / 362880, 1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
+  /** Relative error 5e-18. */
+  SURPRISAL_FN static constexpr int exp_degree(int table_bits) { return table_bits == 0 ? 13 : 8; }
   static constexpr int log_terms = 11;
   static constexpr int log1p_terms = 17;
 };
 
-/** 2^n for `rounded` = n + round_magic, n the exponent of a normal number. */
-template <class R>
-SURPRISAL_FN R power_of_two_scalar(R rounded) {
-  using F = Format<R>;
-  using U = typename F::Int;
-  const auto bits = static_cast<uint64_t>(bits_as<U>(rounded)) + static_cast<uint64_t>(F::exponent_bias);
-  return bits_as<R>(static_cast<U>(bits << F::fraction_bits));
+/** `entry` with `x`'s representation, shifted left, added to its own. */
+template <int shift, class R>
+SURPRISAL_FN R add_shifted_bits_scalar(R entry, R x) {
+  using Int = typename Format<R>::Int;
+  return bits_as<R>(
+      static_cast<Int>(static_cast<uint64_t>(bits_as<Int>(entry)) + (static_cast<uint64_t>(bits_as<Int>(x)) << shift)));
 }
-SURPRISAL_FN float power_of_two(float rounded) { return power_of_two_scalar(rounded); }
-SURPRISAL_FN double power_of_two(double rounded) { return power_of_two_scalar(rounded); }
+template <int shift>
+SURPRISAL_FN float add_shifted_bits(float entry, float x) {
+  return add_shifted_bits_scalar<shift>(entry, x);
+}
+template <int shift>
+SURPRISAL_FN double add_shifted_bits(double entry, double x) {
+  return add_shifted_bits_scalar<shift>(entry, x);
+}
+
+/** Bits of the index into tables that lookup(table, index) has for V; 0: there is none. */
+template <class V>
+inline constexpr int kTableBits = 0;
 
 /** x = significand·2^exponent with the significand in [√½, √2), for positive normal x. */
 template <class R>

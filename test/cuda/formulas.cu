@@ -23,7 +23,8 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
       const Parts<R> q = spread_target<Spread::mixed>(Split<R>(formula.floor), Split<R>(formula.mass), x, y);
       const LinearGradient<R> gradient(row, q.head, 1);
       const double label = LinearGradient<R>::label(row, q.head, q.tail, y, 1);
-      const Shifted<R> shifted = {x, difference_tail(x, y, x - y), exponential(x)};
+      const ExponentialBelow<R> below(y);
+      const Shifted<R> shifted = {below.difference(x), below(x)};
       return R(linear_loss(row, q.head, distance(q.head, shifted.d), {q.tail, x, y}) + label) +
              gradient.template value<Spread::mixed>(shifted.e, q) + rest_term(x, y, shifted.e, maxima) +
              negative_entropy_term(y);
