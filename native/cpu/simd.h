@@ -317,22 +317,26 @@ SURPRISAL_FN V inside(Partial lanes, V v) {
   return select(first_lanes<V>(lanes.count), v, V(Scalar<V>(0)));
 }
 
-/** What `combine` makes of a vector's lanes, halves at a time. */
+/** What `combine` makes of a vector's lanes: halves at a time, in vectors and then in numbers. */
 template <class Raw, class Combine>
 SURPRISAL_FN auto reduce_lanes(Raw raw, Combine&& combine) {
-  constexpr int lanes = sizeof(raw) / sizeof(raw[0]);
-  std::remove_cvref_t<decltype(raw[0])> values[lanes];
-  memcpy(values, &raw, sizeof(raw));
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) values[i] = combine(values[i], values[i + half]);
+  using Element = std::remove_cvref_t<decltype(raw[0])>;
+  if constexpr (sizeof(Raw) > 16) {
+    typedef Element Half __attribute__((vector_size(sizeof(Raw) / 2)));
+    Half halves[2];
+    memcpy(halves, &raw, sizeof(raw));
+    return reduce_lanes(combine(halves[0], halves[1]), combine);
+  } else if constexpr (sizeof(Element) == 8) {
+    return combine(Element(raw[0]), Element(raw[1]));
+  } else {
+    return combine(combine(Element(raw[0]), Element(raw[2])), combine(Element(raw[1]), Element(raw[3])));
   }
-  return values[0];
 }
 
 /** The lanes' maximum, of which none is NaN. */
 template <class V>
 SURPRISAL_FN Scalar<V> largest_lane(V a) {
-  return reduce_lanes(a.raw, [](Scalar<V> x, Scalar<V> y) { return maximum(x, y); });
+  return reduce_lanes(a.raw, [](auto x, auto y) __attribute__((always_inline)) { return x > y ? x : y; });
 }
 
 // ------------------------------------------------------------------------------------------------ half precision
@@ -563,7 +567,7 @@ class Sum {
   }
 
   SURPRISAL_FN double total() const {
-    return reduce_lanes(wide_, [](double a, double b) { return a + b; });
+    return reduce_lanes(wide_, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
   }
 
  private:

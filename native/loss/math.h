@@ -252,6 +252,14 @@ SURPRISAL_FN V log1p_unit(V t) {
   return log_one_plus<Format<Scalar<V>>::log1p_terms>(t);
 }
 
+/** log(1 + x) for x ≥ 0: 1 ulp. NaN for NaN and for infinity. */
+template <class V>
+SURPRISAL_FN V log1p_positive(V x) {
+  const V sum = x + V(1);
+  const V tail = difference_tail(x, V(-1), sum);
+  return logarithm(sum) + (tail / sum + (x - x));
+}
+
 /** b^g for b in [0, 1] and g ≥ 0, with 0^0 = 1. Absolute error 1e-7 in float32. */
 template <class V>
 SURPRISAL_FN V power_unit(V b, V g) {

@@ -40,7 +40,7 @@ struct RowSums {
       : max(max), rest(others + static_cast<double>(maxima - 1) + (max - max)) {}
 
   SURPRISAL_FN double inverse() const { return 1 / (1 + rest); }
-  SURPRISAL_FN double log_sum() const { return log1p(rest); }
+  SURPRISAL_FN double log_sum() const { return log1p_positive(rest); }
   /** 1 − p of a class with this e. */
   SURPRISAL_FN double complement(double e) const { return (rest + (1 - e)) / (1 + rest); }
 };
