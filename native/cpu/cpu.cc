@@ -60,9 +60,14 @@ void check_cancelled(const Evaluation& call) {
   if (call.cancelled != nullptr && call.cancelled->load(std::memory_order_relaxed) != 0) throw Aborted();
 }
 
-/** Calls f(block, i) for blocks of `size` units, on every thread. */
+/** Calls f(block, i) for blocks of `size` units, on every thread; one alone on this thread. */
 template <class F>
 void for_each_block(const Evaluation& call, int64_t units, int64_t size, F&& f) {
+  if (units <= size) {
+    check_cancelled(call);
+    f(Block{0, units}, 0);
+    return;
+  }
   const int64_t count = (units + size - 1) / size;
   ThreadPool::instance().parallel_for(count, [&](int64_t i) {
     check_cancelled(call);
@@ -116,7 +121,7 @@ double read_labels(const Evaluation& call, int64_t rows) {
   return sum_in_order(weights, count);
 }
 
-void evaluate(const Evaluation& call) {
+double evaluate(const Evaluation& call) {
   const LossKernels& loss = current().load()->losses[call.loss];
   const int64_t rows_per_unit = loss.rows_per_unit(call);
   const int64_t units = call.rows() / rows_per_unit;
@@ -131,13 +136,8 @@ void evaluate(const Evaluation& call) {
   const int64_t size = units_per_block(units, rows_per_unit * call.classes);
   double sums[kMostBlocks];
   for_each_block(call, units, size, [&](Block block, int64_t i) { sums[i] = run(problem, block); });
-  if (call.output == nullptr || call.reduction == Reduction::none) return;
-  const double value = sum_in_order(sums, (units + size - 1) / size) / denominator;
-  if (call.dtype == DType::float64) {
-    *static_cast<double*>(call.output) = value;
-  } else {
-    *static_cast<float*>(call.output) = static_cast<float>(value);
-  }
+  if (call.reduction == Reduction::none) return 0;
+  return sum_in_order(sums, (units + size - 1) / size) / denominator;
 }
 
 void negative_entropy(const void* matrix, DType dtype, int64_t rows, int64_t classes, double* result) {
