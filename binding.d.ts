@@ -54,20 +54,23 @@ export interface RegistryEntry {
   readonly parameters: readonly string[];
 }
 
-/** The arrays of a call. Absent ones are undefined. */
+/**
+ * The arrays of a call, those that most calls have first. Absent ones are undefined or, at the end, left out: to look
+ * at an argument costs a call more than not to have it.
+ */
 export type Arrays = [
   header: Float64Array,
   input: NativeArray,
-  indices: NativeArray | undefined,
-  dense: NativeArray | undefined,
+  indices?: NativeArray | undefined,
+  grad?: NativeArray | undefined,
+  /** For reduction 'none', one loss a row or an element, in the compute dtype: float64 for float64 input, else float32. */
+  output?: NativeArray | undefined,
+  dense?: NativeArray | undefined,
+  gradOutput?: NativeArray | undefined,
+  weight?: NativeArray | undefined,
+  posWeight?: NativeArray | undefined,
   /** A constant of a class index's target, added to its row's loss (float64, one a class). */
-  constants: NativeArray | undefined,
-  weight: NativeArray | undefined,
-  posWeight: NativeArray | undefined,
-  gradOutput: NativeArray | undefined,
-  /** In the compute dtype: float64 for float64 input, else float32. */
-  output: NativeArray | undefined,
-  grad: NativeArray | undefined,
+  constants?: NativeArray | undefined,
 ];
 
 export interface Binding {
@@ -75,10 +78,13 @@ export interface Binding {
   readonly dtypes: readonly string[];
   readonly reductions: readonly string[];
   readonly losses: readonly RegistryEntry[];
-  /** Runs a call on this thread and the pool. Throws before anything is written. */
-  evaluate(...arrays: Arrays): void;
+  /**
+   * Runs a call on this thread and the pool. Throws before anything is written. Returns the loss, in float64; with
+   * reduction 'none', where `output` takes the losses, undefined.
+   */
+  evaluate(...arrays: Arrays): number | undefined;
   /** The same off the event loop. The first element of `cancel` turned nonzero stops it; it then rejects with ERR_ABORTED. */
-  evaluateAsync(cancel: Int32Array | undefined, ...arrays: Arrays): Promise<void>;
+  evaluateAsync(cancel: Int32Array | undefined, ...arrays: Arrays): Promise<number | undefined>;
   /** Σ_c q·log q of each row of a contiguous rows × classes matrix, with 0·log 0 = 0. */
   negativeEntropy(matrix: NativeArray, dtype: number, rows: number, classes: number): Float64Array;
   /** Copies elementwise between floating dtypes, rounding once to nearest even. */

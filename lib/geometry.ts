@@ -1,4 +1,4 @@
-import type { Tensor, TypedArray } from './tensor.js';
+import { contiguous, isContiguous, type Tensor, type TypedArray } from './tensor.js';
 
 /** Steps between rows, outer and inner, and between the classes of one row, in elements. */
 export interface Strides {
@@ -34,8 +34,32 @@ export function rowStrides({ shape, strides }: Tensor, axis: number): Strides | 
     : { outer, inner, classes: strides[axis] ?? 1 };
 }
 
+/** A tensor as rows: its own memory, or a contiguous copy's where its strides do not allow that. */
+export interface Rows {
+  readonly tensor: Tensor;
+  readonly strides: Strides;
+}
+
+export function asRows(tensor: Tensor, axis: number): Rows {
+  const strides = rowStrides(tensor, axis);
+  if (strides !== undefined) return { tensor, strides };
+  const copy = contiguous(tensor);
+  return { tensor: copy, strides: rowStrides(copy, axis)! };
+}
+
+/** True when `shape` is `whole` without its dimension `axis`. */
+export function isShapeWithout(shape: readonly number[], whole: readonly number[], axis: number): boolean {
+  if (shape.length !== whole.length - 1) return false;
+  for (let i = 0; i < shape.length; i++) {
+    if (shape[i] !== whole[i < axis ? i : i + 1]) return false;
+  }
+  return true;
+}
+
 /** True when two elements of a tensor share memory, so that it can't be written to. */
-export function overlapsItself({ shape, strides }: Tensor): boolean {
+export function overlapsItself(tensor: Tensor): boolean {
+  if (isContiguous(tensor)) return false;
+  const { shape, strides } = tensor;
   const dims = shape
     .map((size, i) => ({ size, stride: strides[i]! }))
     .filter(({ size }) => size > 1)

@@ -61,9 +61,8 @@ const holders: Record<DType, readonly string[]> = {
   bool: ['Uint8Array'],
 };
 
-const floatDTypes: ReadonlySet<string> = new Set<FloatDType>(['float32', 'float64', 'float16', 'bfloat16']);
-
-export const isFloat = (dtype: string): dtype is FloatDType => floatDTypes.has(dtype);
+export const isFloat = (dtype: string): dtype is FloatDType =>
+  dtype === 'float32' || dtype === 'float64' || dtype === 'float16' || dtype === 'bfloat16';
 
 /** The dtype a loss of this input is computed and returned in. */
 export const computeDType = (dtype: FloatDType): 'float32' | 'float64' =>
@@ -73,19 +72,18 @@ function holderName(data: object): string {
   return (data as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? '';
 }
 
-/** The dtype a typed array has when nothing else is said. */
-function naturalDType(data: ArrayBufferView): DType | undefined {
-  const name = holderName(data);
-  if (name === 'Float16Array') return 'float16';
-  for (const [dtype, names] of Object.entries(holders) as [DType, readonly string[]][]) {
-    if (names.includes(name) && dtype !== 'float16' && dtype !== 'bfloat16') return dtype;
-  }
-  return undefined;
+/** The dtype a typed array has when nothing else is said, by the name of its constructor. */
+const naturalDTypes = new Map<string, DType>([['Float16Array', 'float16']]);
+for (const [dtype, names] of Object.entries(holders) as [DType, readonly string[]][]) {
+  // A Uint8Array is integers before it is bools, and a Uint16Array before it is the bits of half precision.
+  if (dtype === 'float16' || dtype === 'bfloat16' || dtype === 'bool') continue;
+  for (const name of names) naturalDTypes.set(name, dtype);
 }
 
-export function numel(shape: readonly number[]): number {
+/** The number of elements; of the dimensions [from, to) where these are given. */
+export function numel(shape: readonly number[], from = 0, to = shape.length): number {
   let count = 1;
-  for (const size of shape) count *= size;
+  for (let i = from; i < to; i++) count *= shape[i]!;
   return count;
 }
 
@@ -98,8 +96,13 @@ export function contiguousStrides(shape: readonly number[]): number[] {
   return strides;
 }
 
-export const sameShape = (a: readonly number[], b: readonly number[]): boolean =>
-  a.length === b.length && a.every((size, i) => size === b[i]);
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) {
+    if (a[i] !== b[i]) return false;
+  }
+  return true;
+}
 
 export const showShape = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
 
@@ -244,8 +247,10 @@ function allocateUnchecked(dtype: DType, length: number): TypedArray {
   }
 }
 
+const isSize = (size: unknown): boolean => Number.isSafeInteger(size) && (size as number) >= 0;
+
 function checkShape(name: string, shape: unknown): readonly number[] {
-  if (!Array.isArray(shape) || !shape.every((size) => Number.isSafeInteger(size) && (size as number) >= 0)) {
+  if (!Array.isArray(shape) || !shape.every(isSize)) {
     const shown = Array.isArray(shape) ? `[${shape.map(describe).join(', ')}]` : describe(shape);
     throw typeError('ERR_SHAPE', `${name}: expected a shape of non-negative integers, got ${shown}`);
   }
@@ -253,8 +258,8 @@ function checkShape(name: string, shape: unknown): readonly number[] {
 }
 
 function checkDType(name: string, data: ArrayBufferView, dtype: unknown): DType {
-  const natural = naturalDType(data);
   if (dtype === undefined) {
+    const natural = naturalDTypes.get(holderName(data));
     if (natural !== undefined) return natural;
     throw typeError('ERR_DTYPE', `${name}: expected a typed array of numbers as data, got ${describe(data)}`);
   }
@@ -351,10 +356,12 @@ function fromNumbers(
   dtype: DType,
 ): Tensor {
   if (isFloat(dtype)) {
-    const wide = Float64Array.from(numbers, Number);
-    if (dtype === 'float64') return new Tensor(wide, shape, dtype);
+    const half = dtype === 'float16' || dtype === 'bfloat16';
+    const values = allocate(half ? 'float64' : dtype, numbers.length);
+    for (let i = 0; i < numbers.length; i++) values[i] = Number(numbers[i]);
+    if (!half) return new Tensor(values, shape, dtype);
     const data = allocate(dtype, numbers.length);
-    if (data.length > 0) binding.convert(wide, dtypeCode['float64']!, data, dtypeCode[dtype]!);
+    if (data.length > 0) binding.convert(values, dtypeCode['float64']!, data, dtypeCode[dtype]!);
     return new Tensor(data, shape, dtype);
   }
   const data = allocate(dtype, numbers.length);
@@ -392,7 +399,8 @@ function plainDType(numbers: readonly (number | bigint)[], shape: readonly numbe
 export function asTensor(value: unknown, name: string, role: Role = 'values'): Tensor {
   if (value instanceof Tensor) {
     const { data, shape, strides } = value;
-    if (isDetached(data) || data.length < extent(shape, strides)) throw detachedError(name);
+    const { length } = data;
+    if (length < extent(shape, strides) || (length === 0 && isDetached(data))) throw detachedError(name);
     return value;
   }
   if (typeof value === 'number' || typeof value === 'bigint') {

@@ -2,6 +2,9 @@
 
 #include <napi.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "arguments.h"
 #include "cpu/cpu.h"
 #include "cpu/thread_pool.h"
@@ -9,22 +12,36 @@
 namespace surprisal {
 namespace {
 
-/** Runs f, with native exceptions turned into JavaScript's. */
-template <class F>
-auto translated(Napi::Env env, F&& f) {
-  try {
-    return f();
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const std::exception& exception) {
-    throw to_error(env, exception);
-  }
+/** What a call returns: its loss, unless its losses were written to an array. */
+Napi::Value loss_value(Napi::Env env, const Evaluation& call, double loss) {
+  return call.reduction == Reduction::none ? env.Undefined() : Napi::Number::New(env, loss);
 }
 
-void evaluate(const Napi::CallbackInfo& info) {
-  const Backend& backend = cpu_backend();
-  const Evaluation call = read_evaluation(info, 0, backend);
-  translated(info.Env(), [&] { backend.evaluate(call); });
+/**
+ * The one function that is called as Node-API has it: a Napi::CallbackInfo takes memory from the heap for more than six
+ * arguments, which a small call would feel.
+ */
+napi_value evaluate(napi_env env, napi_callback_info info) {
+  napi_value arguments[kArrayCount];
+  size_t count = kArrayCount;
+  napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr);
+  try {
+    const Backend& backend = cpu_backend();
+    const Evaluation call = read_evaluation(env, {arguments, std::min(count, kArrayCount)}, backend);
+    return loss_value(env, call, backend.evaluate(call));
+  } catch (const Napi::Error& error) {
+    error.ThrowAsJavaScriptException();
+  } catch (const std::exception& exception) {
+    to_error(env, exception).ThrowAsJavaScriptException();
+  }
+  return nullptr;
+}
+
+/** Arguments from `first` on, as many as a call's arrays may be. */
+std::vector<napi_value> arguments_from(const Napi::CallbackInfo& info, size_t first) {
+  std::vector<napi_value> arguments;
+  for (size_t i = first; i < std::min(info.Length(), first + kArrayCount); ++i) arguments.push_back(info[i]);
+  return arguments;
 }
 
 /** A call on a thread of libuv, which shares the pool's with every other call. */
@@ -34,7 +51,7 @@ class EvaluateWorker : public Napi::AsyncWorker {
       : AsyncWorker(info.Env(), "surprisal.evaluate"),
         backend_(backend),
         deferred_(Napi::Promise::Deferred::New(info.Env())),
-        call_(read_evaluation(info, 1, backend)) {
+        call_(read_evaluation(info.Env(), arguments_from(info, 1), backend)) {
     if (!info[0].IsUndefined()) {
       const ArrayView cancel = read_array(info.Env(), info[0], "cancel");
       check_length(info.Env(), cancel, 1, sizeof(int32_t), "cancel");
@@ -52,14 +69,14 @@ class EvaluateWorker : public Napi::AsyncWorker {
  protected:
   void Execute() override {
     try {
-      backend_.evaluate(call_);
+      loss_ = backend_.evaluate(call_);
     } catch (...) {
       error_ = std::current_exception();
     }
   }
 
   void OnOK() override {
-    if (!error_) return deferred_.Resolve(Env().Undefined());
+    if (!error_) return deferred_.Resolve(loss_value(Env(), call_, loss_));
     try {
       std::rethrow_exception(error_);
     } catch (const std::exception& exception) {
@@ -71,6 +88,7 @@ class EvaluateWorker : public Napi::AsyncWorker {
   const Backend& backend_;
   Napi::Promise::Deferred deferred_;
   Evaluation call_;
+  double loss_ = 0;
   Napi::ObjectReference arrays_;
   std::exception_ptr error_;
 };
@@ -130,7 +148,9 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("dtypes", array_of(env, kDTypeNames, string));
   exports.Set("reductions", array_of(env, kReductionNames, string));
   exports.Set("losses", describe_losses(env, cpu_backend()));
-  exports.Set("evaluate", Napi::Function::New(env, evaluate));
+  napi_value evaluate_function = nullptr;
+  napi_create_function(env, "evaluate", NAPI_AUTO_LENGTH, evaluate, nullptr, &evaluate_function);
+  exports.Set("evaluate", evaluate_function);
   exports.Set("evaluateAsync", Napi::Function::New(env, evaluate_async));
   exports.Set("negativeEntropy", Napi::Function::New(env, negative_entropy));
   exports.Set("convert", Napi::Function::New(env, convert));

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <iterator>
+#include <string_view>
 
 namespace surprisal {
 namespace {
@@ -38,8 +39,8 @@ enum Slot {
 };
 
 /** Arrays of a call, in the order of binding.d.ts. */
-enum Array { kHeader, kInput, kIndices, kDense, kConstants, kWeight, kPosWeight, kGradOutputs, kOutput, kGrad };
-static_assert(kGrad + 1 == kArrayCount);
+enum Array { kHeader, kInput, kIndices, kGrad, kOutput, kDense, kGradOutputs, kWeight, kPosWeight, kConstants };
+static_assert(kConstants + 1 == kArrayCount);
 
 constexpr double kLargestInteger = 9007199254740992.0;  // 2^53
 
@@ -52,12 +53,16 @@ Napi::Error coded(Napi::Error error, const char* code) {
   throw coded(Napi::RangeError::New(env, message), "ERR_SHAPE");
 }
 
+[[noreturn]] void refuse_number(Napi::Env env, double value, int64_t least, const char* name) {
+  refuse(env, std::string("expected an integer of at least ") + std::to_string(least) + " for " + name + ", got " +
+                  std::to_string(value));
+}
+
 int64_t to_integer(Napi::Env env, double value, int64_t least, const char* name) {
-  if (!(value >= static_cast<double>(least) && value < kLargestInteger) || value != std::floor(value)) {
-    refuse(env, std::string("expected an integer of at least ") + std::to_string(least) + " for " + name + ", got " +
-                    std::to_string(value));
-  }
-  return static_cast<int64_t>(value);
+  if (!(value >= static_cast<double>(least) && value < kLargestInteger)) refuse_number(env, value, least, name);
+  const auto integer = static_cast<int64_t>(value);
+  if (static_cast<double>(integer) != value) refuse_number(env, value, least, name);
+  return integer;
 }
 
 Strides read_strides(Napi::Env env, const double* header, int slot) {
@@ -81,10 +86,28 @@ int64_t factor_extent(Napi::Env env, const Evaluation& call, int64_t row_stride,
   return extent(env, flat, {row_stride, 0, class_stride});
 }
 
-bool is_given(Napi::Env env, napi_value value) {
-  napi_valuetype type;
-  napi_typeof(env, value, &type);
-  return type != napi_undefined;
+[[noreturn]] void refuse_type(Napi::Env env, const char* name) {
+  throw coded(Napi::TypeError::New(env, std::string("expected a typed array for ") + name), "ERR_DTYPE");
+}
+
+/** Memory of a typed array, none of undefined. An array's type is not asked for first: each question takes time. */
+ArrayView find_array(Napi::Env env, napi_value value, const char* name) {
+  // Node 20 leaves the type of a Float16Array unwritten, and node-addon-api has no size for it.
+  auto type = static_cast<napi_typedarray_type>(-1);
+  size_t length = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(env, value, &type, &length, &data, nullptr, nullptr) != napi_ok) {
+    napi_valuetype other = napi_null;
+    napi_typeof(env, value, &other);
+    if (other == napi_undefined) return {};
+    refuse_type(env, name);
+  }
+  constexpr uint8_t kSizes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
+  const size_t size = static_cast<size_t>(type) < std::size(kSizes) ? kSizes[type] : 2;
+  if (length == 0 || data == nullptr) {
+    throw coded(Napi::TypeError::New(env, std::string(name) + ": its buffer is empty or detached"), "ERR_DISPOSED");
+  }
+  return {data, length * size};
 }
 
 }  // namespace
@@ -124,22 +147,9 @@ const std::vector<const char*> kFieldNames = {
 };
 
 ArrayView read_array(Napi::Env env, napi_value value, const char* name) {
-  bool is_array = false;
-  napi_is_typedarray(env, value, &is_array);
-  if (!is_array) {
-    throw coded(Napi::TypeError::New(env, std::string("expected a typed array for ") + name), "ERR_DTYPE");
-  }
-  // Node 20 leaves the type of a Float16Array unwritten, and node-addon-api has no size for it.
-  auto type = static_cast<napi_typedarray_type>(-1);
-  size_t length = 0;
-  void* data = nullptr;
-  napi_get_typedarray_info(env, value, &type, &length, &data, nullptr, nullptr);
-  constexpr uint8_t kSizes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
-  const size_t size = static_cast<size_t>(type) < std::size(kSizes) ? kSizes[type] : 2;
-  if (length == 0 || data == nullptr) {
-    throw coded(Napi::TypeError::New(env, std::string(name) + ": its buffer is empty or detached"), "ERR_DISPOSED");
-  }
-  return {data, length * size};
+  const ArrayView array = find_array(env, value, name);
+  if (array.data == nullptr) refuse_type(env, name);
+  return array;
 }
 
 void check_length(Napi::Env env, const ArrayView& array, int64_t count, int element_size, const char* name) {
@@ -157,10 +167,9 @@ DType read_dtype(Napi::Env env, double code, int count, const char* name) {
   return static_cast<DType>(static_cast<int>(code));
 }
 
-Evaluation read_evaluation(const Napi::CallbackInfo& info, size_t first, const Backend& backend) {
-  const Napi::Env env = info.Env();
-  const auto argument = [&](Array array) -> napi_value { return info[first + array]; };
-  const ArrayView header_array = read_array(env, argument(kHeader), "the header");
+Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments, const Backend& backend) {
+  if (arguments.size() <= kInput) refuse(env, "expected a header and an input");
+  const ArrayView header_array = read_array(env, arguments[kHeader], "the header");
   check_length(env, header_array, kSlotCount, sizeof(double), "the header");
   const double* header = static_cast<const double*>(header_array.data);
 
@@ -169,7 +178,7 @@ Evaluation read_evaluation(const Napi::CallbackInfo& info, size_t first, const B
   const int reduction = static_cast<int>(to_integer(env, header[kReduction], 0, "reduction"));
   if (call.loss >= backend.loss_count || reduction >= kReductionCount) refuse(env, "unknown loss or reduction");
   const LossInfo& loss = backend.losses[call.loss];
-  const std::string kind = loss.kind;
+  const std::string_view kind = loss.kind;
   call.dtype = read_dtype(env, header[kDType], kFloatDTypeCount, "input");
   call.reduction = static_cast<Reduction>(reduction);
   call.divisor = header[kDivisor];
@@ -183,30 +192,32 @@ Evaluation read_evaluation(const Napi::CallbackInfo& info, size_t first, const B
 
   const int size = kDTypeSizes[static_cast<int>(call.dtype)];
   const int compute_size = call.dtype == DType::float64 ? 8 : 4;
-  const auto read = [&](Array array, int64_t count, int element_size, const char* name) {
-    const ArrayView view = read_array(env, argument(array), name);
-    check_length(env, view, count, element_size, name);
-    return view.data;
+  const auto find = [&](Array array, const char* name) {
+    return array < arguments.size() ? find_array(env, arguments[array], name) : ArrayView{};
   };
-  const auto given = [&](Array array) { return is_given(env, argument(array)); };
+  const auto checked = [&](const ArrayView& array, int64_t count, int element_size, const char* name) {
+    check_length(env, array, count, element_size, name);
+    return array.data;
+  };
 
-  call.input = read(kInput, extent(env, call, call.input_strides), size, "input");
+  call.input =
+      checked(read_array(env, arguments[kInput], "input"), extent(env, call, call.input_strides), size, "input");
   int64_t units = call.rows();
   if (kind == "row_group") {
     const int64_t splits = to_integer(env, call.parameters[0], 1, "numSplits");
     if (units % splits != 0) refuse(env, "numSplits does not divide the rows");
     units /= splits;
   }
-  if (given(kIndices)) {
+  if (const ArrayView indices = find(kIndices, "target"); indices.data != nullptr) {
     call.indices_dtype = read_dtype(env, header[kIndicesDType], kDTypeCount, "target");
     if (static_cast<int>(call.indices_dtype) < kFloatDTypeCount) {
       throw coded(Napi::TypeError::New(env, "expected class indices of an integer dtype"), "ERR_DTYPE");
     }
-    call.indices = read(kIndices, units, kDTypeSizes[static_cast<int>(call.indices_dtype)], "target");
+    call.indices = checked(indices, units, kDTypeSizes[static_cast<int>(call.indices_dtype)], "target");
     call.has_ignore_index = !std::isnan(header[kIgnoreIndex]);
     if (call.has_ignore_index) call.ignore_index = static_cast<int64_t>(header[kIgnoreIndex]);
   }
-  if (given(kDense)) {
+  if (const ArrayView dense = find(kDense, "target"); dense.data != nullptr) {
     call.dense_dtype = read_dtype(env, header[kDenseDType], kFloatDTypeCount, "target");
     call.dense_strides = read_strides(env, header, kDenseOuterStride);
     call.dense_by_index = header[kDenseByIndex] != 0;
@@ -216,37 +227,43 @@ Evaluation read_evaluation(const Napi::CallbackInfo& info, size_t first, const B
       shape.inner = 1;
     }
     const int element = kDTypeSizes[static_cast<int>(call.dense_dtype)];
-    call.dense = read(kDense, extent(env, shape, call.dense_strides), element, "target");
+    call.dense = checked(dense, extent(env, shape, call.dense_strides), element, "target");
   }
   if (call.indices == nullptr && (call.dense == nullptr || call.dense_by_index) && kind != "row_map") {
     refuse(env, "expected a target");
   }
-  if (given(kConstants)) {
-    call.constants = static_cast<const double*>(read(kConstants, call.classes, sizeof(double), "constants"));
+  if (const ArrayView constants = find(kConstants, "constants"); constants.data != nullptr) {
+    call.constants = static_cast<const double*>(checked(constants, call.classes, sizeof(double), "constants"));
   }
-  if (given(kWeight)) {
+  if (const ArrayView weight = find(kWeight, "weight"); weight.data != nullptr) {
     call.weight_row_stride = to_integer(env, header[kWeightRowStride], 0, "a stride");
     call.weight_class_stride = to_integer(env, header[kWeightClassStride], 0, "a stride");
-    call.weight = read(kWeight, factor_extent(env, call, call.weight_row_stride, call.weight_class_stride),
-                       compute_size, "weight");
+    call.weight = checked(weight, factor_extent(env, call, call.weight_row_stride, call.weight_class_stride),
+                          compute_size, "weight");
   }
-  if (given(kPosWeight)) {
+  if (const ArrayView pos_weight = find(kPosWeight, "posWeight"); pos_weight.data != nullptr) {
     call.pos_weight_row_stride = to_integer(env, header[kPosWeightRowStride], 0, "a stride");
     call.pos_weight_class_stride = to_integer(env, header[kPosWeightClassStride], 0, "a stride");
     call.pos_weight =
-        read(kPosWeight, factor_extent(env, call, call.pos_weight_row_stride, call.pos_weight_class_stride),
-             compute_size, "posWeight");
+        checked(pos_weight, factor_extent(env, call, call.pos_weight_row_stride, call.pos_weight_class_stride),
+                compute_size, "posWeight");
   }
   const int64_t outputs = call.reduction != Reduction::none ? 1
                           : kind == "elementwise"           ? call.rows() * call.classes
                                                             : call.rows();
-  if (given(kGradOutputs)) call.grad_outputs = read(kGradOutputs, outputs, compute_size, "gradOutput");
-  if (given(kOutput)) call.output = read(kOutput, outputs, compute_size, "output");
-  if (given(kGrad)) {
-    call.grad_strides = read_strides(env, header, kGradOuterStride);
-    call.grad = read(kGrad, extent(env, call, call.grad_strides), size, "grad");
+  if (const ArrayView each = find(kGradOutputs, "gradOutput"); each.data != nullptr) {
+    call.grad_outputs = checked(each, outputs, compute_size, "gradOutput");
   }
-  if (kind == "row_map" ? call.grad == nullptr : call.output == nullptr) refuse(env, "expected memory for the result");
+  if (const ArrayView output = find(kOutput, "output"); output.data != nullptr) {
+    call.output = checked(output, outputs, compute_size, "output");
+  }
+  if (const ArrayView grad = find(kGrad, "grad"); grad.data != nullptr) {
+    call.grad_strides = read_strides(env, header, kGradOuterStride);
+    call.grad = checked(grad, extent(env, call, call.grad_strides), size, "grad");
+  }
+  const bool has_memory =
+      kind == "row_map" ? call.grad != nullptr : call.reduction != Reduction::none || call.output != nullptr;
+  if (!has_memory) refuse(env, "expected memory for the result");
   return call;
 }
 

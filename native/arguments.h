@@ -3,29 +3,32 @@
 #include <napi.h>
 
 #include <exception>
+#include <span>
 #include <vector>
 
 #include "backend.h"
 
 namespace surprisal {
 
-/** Arguments of a call's arrays, the header included. */
+/** The most arrays that a call has, the header included. */
 inline constexpr size_t kArrayCount = 10;
 
 /** Names of the header's slots, in order. */
 extern const std::vector<const char*> kFieldNames;
 
 /**
- * The call that arguments [first, first + kArrayCount) describe. Every size, stride and dtype is checked against
- * the arrays' lengths, so that nothing that JavaScript passes can make a kernel reach outside of them.
+ * The call that these arguments describe, kArrayCount or fewer. Every size, stride and dtype is checked against the
+ * arrays' lengths, so that nothing that JavaScript passes can make a kernel reach outside of them.
  */
-Evaluation read_evaluation(const Napi::CallbackInfo& info, size_t first, const Backend& backend);
+Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments, const Backend& backend);
 
-/** Memory of a typed array. Throws a TypeError for anything else, and for a detached one. */
+/** Memory of a typed array; null of none. */
 struct ArrayView {
   void* data = nullptr;
   size_t bytes = 0;
 };
+
+/** Throws a TypeError for anything but a typed array, and for a detached one. */
 ArrayView read_array(Napi::Env env, napi_value value, const char* name);
 
 /** Throws unless the array holds `count` elements of this many bytes. */

@@ -55,7 +55,7 @@ struct Evaluation {
   double grad_output = 1;
   const void* grad_outputs = nullptr;  // compute dtype: one a row, or an element for elementwise losses
 
-  void* output = nullptr;  // compute dtype: one value, or one a row or element for Reduction::none
+  void* output = nullptr;  // of Reduction::none: one loss a row or element, in the compute dtype
   void* grad = nullptr;    // the input's dtype; null for a forward pass alone
   Strides grad_strides;
 
@@ -87,8 +87,10 @@ struct LossInfo {
 struct Backend {
   int loss_count;
   const LossInfo* losses;
-  /** Throws CodedError before it writes anything, Aborted, or std::bad_alloc. */
-  void (*evaluate)(const Evaluation&);
+  /**
+   * The loss, reduced; 0 for Reduction::none. Throws CodedError before it writes anything, Aborted, or std::bad_alloc.
+   */
+  double (*evaluate)(const Evaluation&);
   /** Σ_c q·log q of each row of a contiguous matrix, into `result`. */
   void (*negative_entropy)(const void* matrix, DType, int64_t rows, int64_t classes, double* result);
   /** Elementwise copy between floating dtypes, rounded once. */

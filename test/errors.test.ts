@@ -108,8 +108,9 @@ type Expected = readonly [kind: ErrorConstructor, code: ErrorCode, message: RegE
 interface LossArguments {
   readonly input: unknown;
   readonly target: unknown;
-  /** With options, only the calls that have a gradient are made; else all four of a loss. */
+  /** With options, only the calls that have a gradient are made, unless `forward` says that they are its too. */
   readonly options?: unknown;
+  readonly forward?: boolean;
 }
 
 interface Row {
@@ -766,7 +767,7 @@ for (const [name, make] of everyLoss) {
   );
   rejects(
     `${name}: an option of another call`,
-    [TypeError, 'ERR_OPTION', /forward: unknown option 'gradOutput'; it takes: device$/],
+    [TypeError, 'ERR_OPTION', /forward: unknown option 'gradOutput'; it takes: out, device$/],
     (a) => make().forward(a.input([6, 3]), a.labels(0, 1, 2, 0, 1, 2), untyped({ gradOutput: 2 })),
   );
 }
@@ -981,6 +982,160 @@ refuses(
     target: a.input([2, 2, 3]),
     options: { out: { grad: { data: a.out([60]).data, shape: [2, 2, 3], strides: [30, 10, 3] } } },
   }),
+);
+
+refuses(
+  'out of nested arrays',
+  [TypeError, 'ERR_DTYPE', /expected out\.grad as a tensor or a typed array, .*got an array of length 4$/],
+  crossEntropy,
+  withOptions(() => ({ out: { grad: new Array(4).fill([0, 0, 0]) } })),
+);
+
+// ---- out.value
+
+/** `value` as the memory for the loss, in all four calls. */
+const withValue = (value: (a: Arena) => unknown) => (a: Arena) => ({
+  ...withOptions((arena) => ({ out: { value: value(arena) } }))(a),
+  forward: true,
+});
+refuses(
+  'out.value of another dtype',
+  [TypeError, 'ERR_DTYPE', /expected out\.value of the output's dtype float32, got float64/],
+  crossEntropy,
+  withValue((a) => a.out([], 'float64')),
+);
+refuses(
+  'out.value of the dtype of a half precision input',
+  [TypeError, 'ERR_DTYPE', /expected out\.value of the output's dtype float32, got float16/],
+  crossEntropy,
+  (a) => ({ ...withValue((arena) => arena.out([], 'float16'))(a), input: a.input([4, 3], 'float16') }),
+);
+refuses(
+  'out.value in float32 of a float64 input',
+  [TypeError, 'ERR_DTYPE', /expected out\.value of the output's dtype float64, got float32/],
+  crossEntropy,
+  (a) => ({ ...withValue((arena) => arena.out([]))(a), input: a.input([4, 3], 'float64') }),
+);
+refuses(
+  'out.value of one dimension for a mean',
+  [RangeError, 'ERR_SHAPE', /out\.value of the output's shape \[\], got \[1\]/],
+  crossEntropy,
+  withValue((a) => a.out([1])),
+);
+refuses(
+  'out.value of another length',
+  [RangeError, 'ERR_SHAPE', /out\.value of the output's shape \[4\], got \[3\]/],
+  none,
+  withValue((a) => a.out([3])),
+);
+refuses(
+  "out.value of the input's shape",
+  [RangeError, 'ERR_SHAPE', /out\.value of the output's shape \[4\], got \[4, 3\]/],
+  none,
+  withValue((a) => a.out()),
+);
+refuses(
+  'out.value of a row each for a loss of elements',
+  [RangeError, 'ERR_SHAPE', /out\.value of the output's shape \[4, 3\], got \[4\]/],
+  () => new BinaryCrossEntropy({ reduction: 'none' }),
+  withValue((a) => a.out([4])),
+);
+refuses(
+  'out.value with gaps',
+  [RangeError, 'ERR_SHAPE', /expected contiguous memory as out\.value, got strides \[2\]/],
+  none,
+  withValue((a) => ({ data: a.out([8]).data, shape: [4], strides: [2] })),
+);
+refuses(
+  'out.value whose elements are one',
+  [RangeError, 'ERR_SHAPE', /expected contiguous memory as out\.value, got strides \[0\]/],
+  none,
+  withValue((a) => ({ data: a.out([8]).data, shape: [4], strides: [0] })),
+);
+refuses(
+  'out.value as a number',
+  [TypeError, 'ERR_DTYPE', /expected out\.value as a tensor or a typed array, .*got 0$/],
+  crossEntropy,
+  withValue(() => 0),
+);
+refuses(
+  'out.value of plain numbers',
+  [TypeError, 'ERR_DTYPE', /expected out\.value as a tensor or a typed array, .*got an array of length 4$/],
+  none,
+  withValue(() => [0, 0, 0, 0]),
+);
+refuses(
+  'detached out.value',
+  [TypeError, 'ERR_DISPOSED', /out\.value: its buffer is detached/],
+  crossEntropy,
+  withValue((a) => ({ data: a.detached(new Float32Array(1)), shape: [] })),
+);
+refuses(
+  'disposed out.value',
+  [TypeError, 'ERR_DISPOSED', /disposed/],
+  crossEntropy,
+  withValue((a) => a.disposed([])),
+);
+for (const [name, make] of [
+  ['the input', (memory: Float32Array) => ({ input: tensor(memory.subarray(3, 15), { shape: [4, 3] }) })],
+  ['the labels', (memory: Float32Array) => ({ target: new Int32Array(memory.buffer, 12, 4).fill(0) })],
+] as const) {
+  refuses(
+    `out.value in the memory of ${name}`,
+    [RangeError, 'ERR_ALIAS', /out\.value overlaps another argument/],
+    none,
+    (a) => {
+      const memory = new Float32Array(16);
+      const args = {
+        ...withValue(() => tensor(memory.subarray(0, 4), { shape: [4] }))(a),
+        ...make(memory),
+      };
+      a.watch(memory);
+      return args;
+    },
+  );
+}
+refuses(
+  'the loss in the memory of one logit',
+  [RangeError, 'ERR_ALIAS', /out\.value overlaps another argument/],
+  crossEntropy,
+  (a) => {
+    const input = a.input();
+    const value = { data: (input.data as Float32Array).subarray(11), shape: [] };
+    return { ...withValue(() => value)(a), input };
+  },
+);
+refuses(
+  'out.value in the memory of the soft target',
+  [RangeError, 'ERR_ALIAS', /out\.value overlaps another argument/],
+  () => new KLDivLoss({ reduction: 'none' }),
+  (a) => {
+    const target = a.input();
+    return { ...withValue(() => target)(a), target };
+  },
+);
+refuses(
+  'out.value in the memory of gradOutput',
+  [RangeError, 'ERR_ALIAS', /out\.value overlaps another argument/],
+  none,
+  withOptions((a) => {
+    const gradOutput = a.out([4]);
+    return { gradOutput, out: { value: gradOutput } };
+  }),
+);
+refuses(
+  'out.value in the memory of out.grad',
+  [RangeError, 'ERR_ALIAS', /out\.value overlaps another argument/],
+  none,
+  withOptions((a) => {
+    const grad = a.out();
+    return { out: { grad, value: (grad.data as Float32Array).subarray(8) } };
+  }),
+);
+rejects(
+  'out.grad of forward',
+  [TypeError, 'ERR_OPTION', /out: unknown option 'grad'; it takes: value$/],
+  (a) => crossEntropy().forward(a.input(), a.labels(0, 1, 2, 0), untyped({ out: { grad: a.out() } })),
 );
 
 // ---- devices and threads
@@ -1465,7 +1620,8 @@ describe('bad input', () => {
       };
       await attempt('valueAndGrad', '');
       await attempt('valueAndGrad', 'Async');
-      if (args!(new Arena()).options !== undefined) return;
+      const { options, forward = options === undefined } = args!(new Arena());
+      if (!forward) return;
       await attempt('forward', '');
       await attempt('forward', 'Async');
     });

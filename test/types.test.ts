@@ -66,9 +66,9 @@ const optionNames = {
 
 /** Names of the options of each call of a loss. */
 const callOptionNames = {
-  forward: ['device'],
+  forward: ['out', 'device'],
   valueAndGrad: ['gradOutput', 'out', 'device'],
-  forwardAsync: ['device', 'signal'],
+  forwardAsync: ['out', 'device', 'signal'],
   valueAndGradAsync: ['gradOutput', 'out', 'device', 'signal'],
 } as const;
 
@@ -137,6 +137,8 @@ export type CallTypes = [
       (input: TensorLike, target: TensorLike, options?: GradOptions & AsyncOptions) => Promise<ValueAndGrad>
     >
   >,
+  Expect<Equal<CallOptions['out'], { value?: TensorLike } | undefined>>,
+  Expect<Equal<GradOptions['out'], { value?: TensorLike; grad?: TensorLike } | undefined>>,
   Expect<Equal<ValueAndGrad, { readonly value: Tensor; readonly grad: Tensor }>>,
   Expect<Equal<GradOutput, number | TensorLike>>,
   Expect<Equal<AsyncOptions['signal'], AbortSignal | undefined>>,
@@ -242,6 +244,8 @@ export function wrongUses(criterion: Loss, logits: Tensor, labels: Int32Array): 
   void criterion.forwardAsync(logits, labels, { signal: new AbortController() });
   // @ts-expect-error -- out is an object that names what is written
   criterion.valueAndGrad(logits, labels, { out: logits });
+  // @ts-expect-error -- forward has no gradient to write
+  criterion.forward(logits, labels, { out: { grad: logits } });
   // @ts-expect-error -- a target is needed
   criterion.forward(logits);
   // @ts-expect-error -- no such device

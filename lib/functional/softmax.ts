@@ -1,10 +1,9 @@
 import { binding, dtypeCode, headerLength, slot } from '../binding.js';
 import { rangeError, typeError } from '../errors.js';
-import { rowStrides, type Strides } from '../geometry.js';
+import { asRows, rowStrides } from '../geometry.js';
 import { checkOptions, numberOption } from '../options.js';
 import {
   asTensor,
-  contiguous,
   emptyTensor,
   isFloat,
   numel,
@@ -49,14 +48,6 @@ function floating(owner: string, name: string, value: TensorLike): Tensor {
   return given;
 }
 
-/** The tensor seen as (outer, classes, inner): itself, or a contiguous copy where its strides do not allow that. */
-function asRows(given: Tensor, axis: number): { rows: Tensor; strides: Strides } {
-  const strides = rowStrides(given, axis);
-  if (strides !== undefined) return { rows: given, strides };
-  const rows = contiguous(given);
-  return { rows, strides: rowStrides(rows, axis)! };
-}
-
 /** Runs a map from rows to rows of the same length; `output` is the forward's result where a gradient is wanted. */
 function mapRows(name: RowMap, input: Tensor, output: Tensor | undefined, axis: number): Tensor {
   const { shape } = input;
@@ -69,8 +60,8 @@ function mapRows(name: RowMap, input: Tensor, output: Tensor | undefined, axis: 
   header[slot.loss] = registryIndex.get(name)!;
   header[slot.dtype] = dtypeCode[input.dtype]!;
   header[slot.reduction] = none;
-  header[slot.outer] = numel(shape.slice(0, axis));
-  header[slot.inner] = numel(shape.slice(axis + 1));
+  header[slot.outer] = numel(shape, 0, axis);
+  header[slot.inner] = numel(shape, axis + 1);
   header[slot.classes] = shape[axis] ?? 1;
   header[slot.inputOuterStride] = source.strides.outer;
   header[slot.inputInnerStride] = source.strides.inner;
@@ -81,25 +72,12 @@ function mapRows(name: RowMap, input: Tensor, output: Tensor | undefined, axis: 
   header[slot.ignoreIndex] = NaN;
   header[slot.gradOutput] = 1;
   if (forward !== undefined) {
-    header[slot.denseDtype] = dtypeCode[forward.rows.dtype]!;
+    header[slot.denseDtype] = dtypeCode[forward.tensor.dtype]!;
     header[slot.denseOuterStride] = forward.strides.outer;
     header[slot.denseInnerStride] = forward.strides.inner;
     header[slot.denseClassStride] = forward.strides.classes;
   }
-  const dense = forward?.rows.data;
-  const { data } = source.rows;
-  binding.evaluate(
-    header,
-    data,
-    undefined,
-    dense,
-    undefined,
-    undefined,
-    undefined,
-    undefined,
-    undefined,
-    result.data,
-  );
+  binding.evaluate(header, source.tensor.data, undefined, result.data, undefined, forward?.tensor.data);
   return result;
 }
 

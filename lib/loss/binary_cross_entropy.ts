@@ -59,7 +59,7 @@ export class BinaryCrossEntropy extends Loss {
       targets: ['indices', 'dense'],
       weight: factorOption(owner, 'weight', weight),
       posWeight: factorOption(owner, 'posWeight', posWeight),
-      ...(sums && { divisor: (shape: readonly number[]) => numel(shape.slice(0, -1)) }),
+      ...(sums && { divisor: (shape: readonly number[]) => numel(shape, 0, shape.length - 1) }),
     });
   }
 }

@@ -1,15 +1,15 @@
-import type { Arrays, RegistryEntry } from '../../binding.js';
+import type { Arrays } from '../../binding.js';
 import { binding, dtypeCode, headerLength, slot } from '../binding.js';
 import { resolveDevice, type Device } from '../device.js';
 import { abortError, describe, rangeError, typeError } from '../errors.js';
-import { overlap, overlapsItself, rowStrides, type Strides } from '../geometry.js';
+import { asRows, isShapeWithout, overlap, overlapsItself, rowStrides, type Rows } from '../geometry.js';
 import { checkOptions } from '../options.js';
 import {
-  allocate,
   asTensor,
   computeDType,
   contiguous,
   emptyTensor,
+  isContiguous,
   isFloat,
   numel,
   sameShape,
@@ -57,19 +57,49 @@ export interface LossDefinition {
   readonly divisor?: (shape: readonly number[]) => number;
 }
 
+/**
+ * What calls ask of a definition. Every loss's has the same keys in the same order, so that V8 finds them as fast where a
+ * program has many losses as where it has one.
+ */
+function partsOf(definition: LossDefinition, kind: string) {
+  const { owner, name, targets, classAxis = -1, rank, divisor, numSplits } = definition;
+  const { weight, posWeight, weightPerClass = false, lens } = definition;
+  return {
+    owner,
+    name,
+    takesIndices: targets.includes('indices'),
+    takesDense: targets.includes('dense'),
+    elementwise: kind === 'elementwise',
+    classAxis,
+    rank,
+    divisor,
+    numSplits,
+    weight,
+    posWeight,
+    weightPerClass,
+    lens,
+  };
+}
+
 /** dL/d(output): a number, or a tensor of the output's shape. */
 export type GradOutput = number | TensorLike;
 
 export interface CallOptions {
   /** Where to compute; the default is where the data lives. */
   device?: Device;
+  /**
+   * Memory for the loss: of the output's shape, contiguous, float64 for float64 input and float32 for any other, apart
+   * from every other argument. With `out` for every result a call allocates nothing outside of JavaScript's heap, unless
+   * it has to convert an argument.
+   */
+  out?: { value?: TensorLike };
 }
 
 export interface GradOptions extends CallOptions {
   /** dL/d(output), 1 by default; for reduction 'none' a number for all or a tensor of the output's shape. */
   gradOutput?: GradOutput;
-  /** Memory for the gradient: of the input's shape and dtype. It may be the input itself. */
-  out?: { grad?: TensorLike };
+  /** Memory for the loss, as above, and for the gradient: of the input's shape and dtype. It may be the input itself. */
+  out?: { value?: TensorLike; grad?: TensorLike };
 }
 
 export interface AsyncOptions {
@@ -82,11 +112,32 @@ export interface ValueAndGrad {
   readonly grad: Tensor;
 }
 
+function factorValues(cache: Map<FloatDType, TypedArray>, factor: Tensor, dtype: FloatDType): TypedArray {
+  const compute = computeDType(dtype);
+  let values = cache.get(compute);
+  if (values === undefined) cache.set(compute, (values = valuesAs(factor, compute)));
+  return values;
+}
+
+function overlapsAny(memory: TypedArray, others: readonly (TypedArray | undefined)[]): boolean {
+  for (const other of others) {
+    if (other !== undefined && overlap(memory, other)) return true;
+  }
+  return false;
+}
+
 /** A call that passed every check, ready for the native side. */
 interface Prepared {
   readonly arrays: Arrays;
   readonly value: Tensor;
   readonly grad: Tensor | undefined;
+}
+
+/** weight or posWeight as a call reads it: in the compute dtype, with strides that broadcast it over rows × classes. */
+interface Factor {
+  readonly values: TypedArray;
+  readonly row: number;
+  readonly classes: number;
 }
 
 /** Strides that broadcast `factor` over rows × classes. */
@@ -143,15 +194,32 @@ function refuseResizable(owner: string, arrays: Arrays): void {
   }
 }
 
+/** Names of the options of each call. */
+const callOptions = {
+  forward: ['out', 'device'],
+  valueAndGrad: ['gradOutput', 'out', 'device'],
+  forwardAsync: ['out', 'device', 'signal'],
+  valueAndGradAsync: ['gradOutput', 'out', 'device', 'signal'],
+} as const;
+
+/** Names of what a call writes. */
+const valueOuts = ['value'] as const;
+const gradOuts = ['grad', 'value'] as const;
+
+/** Puts a loss that is one number where it belongs; others were written there. */
+function finish({ value }: Prepared, loss: number | undefined): void {
+  if (loss !== undefined) value.data[0] = loss;
+}
+
 /** Every loss: options become a definition once; here shapes and dtypes are checked, and the native side is called. */
 export abstract class Loss {
   readonly reduction: Reduction;
-  readonly #definition: LossDefinition;
-  readonly #entry: RegistryEntry;
+  readonly #definition: ReturnType<typeof partsOf>;
   /** The definition's part of a call's header. Calls fill in the rest; asynchronous ones take a copy. */
   readonly #header = new Float64Array(headerLength);
-  /** weight and posWeight in the compute dtype. */
-  readonly #factors = new Map<string, TypedArray>();
+  /** weight and posWeight in the compute dtypes that calls have asked for. */
+  readonly #weights = new Map<FloatDType, TypedArray>();
+  readonly #posWeights = new Map<FloatDType, TypedArray>();
 
   protected constructor(definition: LossDefinition) {
     const index = binding.losses.findIndex(({ name }) => name === definition.name);
@@ -161,8 +229,7 @@ export abstract class Loss {
     if (weightPerClass && weight !== undefined && weight.shape.length !== 1) {
       throw rangeError('ERR_SHAPE', `${owner}: expected weight of shape [C], got ${showShape(weight.shape)}`);
     }
-    this.#definition = definition;
-    this.#entry = entry;
+    this.#definition = partsOf(definition, entry.kind);
     this.reduction = definition.reduction;
     const header = this.#header;
     header[slot.loss] = index;
@@ -184,18 +251,18 @@ export abstract class Loss {
 
   /** The loss: 0-d, or with reduction 'none' one value a row (an element, for elementwise losses). */
   forward(input: TensorLike, target: TensorLike, options?: CallOptions): Tensor {
-    checkOptions(`${this.#definition.owner}.forward`, options, ['device']);
-    const { arrays, value } = this.#prepare(input, target, false, options ?? {});
-    binding.evaluate(...arrays);
-    return value;
+    this.#checkOptions('forward', options);
+    const prepared = this.#prepare(input, target, false, options);
+    finish(prepared, binding.evaluate(...prepared.arrays));
+    return prepared.value;
   }
 
   /** The loss and dL/d(input) in one pass over the input. */
   valueAndGrad(input: TensorLike, target: TensorLike, options?: GradOptions): ValueAndGrad {
-    checkOptions(`${this.#definition.owner}.valueAndGrad`, options, ['gradOutput', 'out', 'device']);
-    const { arrays, value, grad } = this.#prepare(input, target, true, options ?? {});
-    binding.evaluate(...arrays);
-    return { value, grad: grad! };
+    this.#checkOptions('valueAndGrad', options);
+    const prepared = this.#prepare(input, target, true, options);
+    finish(prepared, binding.evaluate(...prepared.arrays));
+    return { value: prepared.value, grad: prepared.grad! };
   }
 
   /** `forward` off the event loop. The arrays must stay as they are until the promise settles. */
@@ -204,7 +271,7 @@ export abstract class Loss {
     target: TensorLike,
     options?: CallOptions & AsyncOptions,
   ): Promise<Tensor> {
-    checkOptions(`${this.#definition.owner}.forwardAsync`, options, ['device', 'signal']);
+    this.#checkOptions('forwardAsync', options);
     const { value } = await this.#evaluateAsync(input, target, false, options ?? {});
     return value;
   }
@@ -215,12 +282,7 @@ export abstract class Loss {
     target: TensorLike,
     options?: GradOptions & AsyncOptions,
   ): Promise<ValueAndGrad> {
-    checkOptions(`${this.#definition.owner}.valueAndGradAsync`, options, [
-      'gradOutput',
-      'out',
-      'device',
-      'signal',
-    ]);
+    this.#checkOptions('valueAndGradAsync', options);
     const { value, grad } = await this.#evaluateAsync(input, target, true, options ?? {});
     return { value, grad: grad! };
   }
@@ -246,7 +308,7 @@ export abstract class Loss {
     const onAbort = () => Atomics.store(cancel!, 0, 1);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      await binding.evaluateAsync(cancel, ...prepared.arrays);
+      finish(prepared, await binding.evaluateAsync(cancel, ...prepared.arrays));
     } catch (error) {
       throw (error as { code?: unknown }).code === 'ERR_ABORTED' ? abortError(signal?.reason) : error;
     } finally {
@@ -255,22 +317,30 @@ export abstract class Loss {
     return prepared;
   }
 
-  #prepare(input: TensorLike, target: TensorLike, wantsGrad: boolean, options: GradOptions): Prepared {
-    const { owner, classAxis = -1, rank, divisor, numSplits } = this.#definition;
-    if (options.device !== undefined) resolveDevice(options.device);
-    const header = this.#header;
+  /** Names are looked at only where options were given: of most calls they are not. */
+  #checkOptions(call: keyof typeof callOptions, options: (GradOptions & AsyncOptions) | undefined): void {
+    if (options !== undefined) checkOptions(`${this.#definition.owner}.${call}`, options, callOptions[call]);
+  }
 
-    let x = asTensor(input, 'input');
-    const { shape } = x;
-    if (!isFloat(x.dtype)) {
+  /** Reads and checks the arguments in their order, and then writes the header. */
+  #prepare(
+    input: TensorLike,
+    target: TensorLike,
+    wantsGrad: boolean,
+    options: GradOptions | undefined,
+  ): Prepared {
+    const { owner, classAxis, rank, divisor, numSplits, lens } = this.#definition;
+    if (options?.device !== undefined) resolveDevice(options.device);
+    const given = asTensor(input, 'input');
+    const { shape, dtype } = given;
+    if (!isFloat(dtype)) {
       const hint =
-        x.dtype === 'uint16' ? `; give dtype 'float16' or 'bfloat16' where its elements are those bits` : '';
+        dtype === 'uint16' ? `; give dtype 'float16' or 'bfloat16' where its elements are those bits` : '';
       throw typeError(
         'ERR_DTYPE',
-        `${owner}: expected input of dtype float32, float64, float16 or bfloat16, got ${x.dtype}${hint}`,
+        `${owner}: expected input of dtype float32, float64, float16 or bfloat16, got ${dtype}${hint}`,
       );
     }
-    const dtype = x.dtype;
     if (numel(shape) === 0 || shape.length === 0) {
       throw rangeError('ERR_SHAPE', `${owner}: expected a non-empty input, got shape ${showShape(shape)}`);
     }
@@ -282,70 +352,83 @@ export abstract class Loss {
     }
     const axis = classAxis === 1 && shape.length > 1 ? 1 : shape.length - 1;
     const classes = shape[axis]!;
-    const rowShape = shape.filter((_, i) => i !== axis);
-    let strides = rowStrides(x, axis);
-    if (strides === undefined) {
-      x = contiguous(x);
-      strides = rowStrides(x, axis)!;
-    }
-    const outer = numel(shape.slice(0, axis));
+    const outer = numel(shape, 0, axis);
+    const x = asRows(given, axis);
     if (numSplits !== undefined && outer % numSplits !== 0) {
       throw rangeError(
         'ERR_SHAPE',
         `${owner}: expected a batch that numSplits = ${numSplits} divides, got ${outer} rows (input ${showShape(shape)})`,
       );
     }
+    const { indices, dense } = this.#target(target, shape, axis);
+    const weight = this.#weight(shape, classes, dtype);
+    const posWeight = this.#posWeight(shape, dtype);
+    const outputShape = this.#outputShape(shape, axis);
+    const gradOutput = this.#gradOutput(options?.gradOutput, outputShape, dtype);
+    const gradOutputs = typeof gradOutput === 'number' ? undefined : gradOutput;
+    const { value, grad } = this.#results(options?.out, wantsGrad, x, axis, outputShape, [
+      indices?.data,
+      dense?.tensor.data,
+      gradOutputs,
+    ]);
+
+    const header = this.#header;
     header[slot.dtype] = dtypeCode[dtype]!;
     header[slot.outer] = outer;
-    header[slot.inner] = numel(shape.slice(axis + 1));
+    header[slot.inner] = numel(shape, axis + 1);
     header[slot.classes] = classes;
-    header[slot.inputOuterStride] = strides.outer;
-    header[slot.inputInnerStride] = strides.inner;
-    header[slot.inputClassStride] = strides.classes;
+    header[slot.inputOuterStride] = x.strides.outer;
+    header[slot.inputInnerStride] = x.strides.inner;
+    header[slot.inputClassStride] = x.strides.classes;
     header[slot.divisor] = divisor?.(shape) ?? 0;
-
-    const { indices, dense } = this.#target(target, shape, rowShape, axis);
-    const factors = this.#broadcastFactors(shape, classes, dtype);
-    const scalar = this.reduction !== 'none';
-    const outputShape = scalar ? [] : this.#entry.kind === 'elementwise' ? shape : rowShape;
-    const gradOutput = this.#gradOutput(options.gradOutput, outputShape, dtype);
-    const grad = wantsGrad
-      ? this.#gradient(options.out, x, strides, axis, [indices?.data, dense?.data, gradOutput, ...factors])
-      : undefined;
-    const value = emptyTensor(outputShape, computeDType(dtype));
-    const lens = this.#definition.lens;
-    return {
-      arrays: [
-        header,
-        x.data,
-        indices?.data,
-        lens ? lens.matrix.data : dense?.data,
-        lens?.constants,
-        factors[0],
-        factors[1],
-        gradOutput,
-        value.data,
-        grad?.data,
-      ],
-      value,
-      grad,
-    };
+    if (indices !== undefined) header[slot.indicesDtype] = dtypeCode[indices.dtype]!;
+    if (dense !== undefined) {
+      header[slot.denseDtype] = dtypeCode[dense.tensor.dtype]!;
+      header[slot.denseOuterStride] = dense.strides.outer;
+      header[slot.denseInnerStride] = dense.strides.inner;
+      header[slot.denseClassStride] = dense.strides.classes;
+      header[slot.denseByIndex] = lens === undefined ? 0 : 1;
+    }
+    if (weight !== undefined) {
+      header[slot.weightRowStride] = weight.row;
+      header[slot.weightClassStride] = weight.classes;
+    }
+    if (posWeight !== undefined) {
+      header[slot.posWeightRowStride] = posWeight.row;
+      header[slot.posWeightClassStride] = posWeight.classes;
+    }
+    header[slot.gradOutput] = typeof gradOutput === 'number' ? gradOutput : 1;
+    if (grad !== undefined) {
+      header[slot.gradOuterStride] = grad.strides.outer;
+      header[slot.gradInnerStride] = grad.strides.inner;
+      header[slot.gradClassStride] = grad.strides.classes;
+    }
+    const arrays: Arrays = [
+      header,
+      x.tensor.data,
+      indices?.data,
+      grad?.tensor.data,
+      this.reduction === 'none' ? value.data : undefined,
+      dense?.tensor.data,
+      gradOutputs,
+      weight?.values,
+      posWeight?.values,
+      lens?.constants,
+    ];
+    while (arrays.at(-1) === undefined) arrays.pop();
+    return { arrays, value, grad: grad?.tensor };
   }
 
-  /** Tells class indices from dense targets by shape, checks them and writes their part of the header. */
+  /** Tells class indices from dense targets by shape, and checks them. Through a lens, its rows are dense too. */
   #target(
     target: TensorLike,
     shape: readonly number[],
-    rowShape: readonly number[],
     axis: number,
-  ): { indices?: Tensor; dense?: Tensor } {
-    const { owner, targets, lens, numSplits } = this.#definition;
-    const takesIndices = targets.includes('indices');
-    const takesDense = targets.includes('dense');
+  ): { indices: Tensor | undefined; dense: Rows | undefined } {
+    const { owner, takesIndices, takesDense, elementwise, lens, numSplits } = this.#definition;
     const isDense = (candidate: readonly number[]) =>
       takesDense && (!takesIndices || sameShape(candidate, shape));
     const t = asTensor(target, 'target', (candidate) => (isDense(candidate) ? 'values' : 'indices'));
-    const header = this.#header;
 
     if (isDense(t.shape)) {
       if (!sameShape(t.shape, shape)) {
@@ -354,43 +437,35 @@ export abstract class Loss {
           `${owner}: expected a target of the input's shape ${showShape(shape)}, got ${showShape(t.shape)}`,
         );
       }
-      if (takesIndices && !isFloat(t.dtype) && this.#entry.kind !== 'elementwise') {
+      if (takesIndices && !isFloat(t.dtype) && !elementwise) {
         throw typeError(
           'ERR_DTYPE',
           `${owner}: a target of the input's shape ${showShape(shape)} is class probabilities, which must be floating, ` +
-            `got ${t.dtype}; class indices have the shape ${showShape(rowShape)}`,
+            `got ${t.dtype}; class indices have the shape ${showShape(shape.toSpliced(axis, 1))}`,
         );
       }
       // Integers are multi-hot labels; few enough losses take them that a converted copy serves.
-      let dense = isFloat(t.dtype) ? t : new Tensor(valuesAs(t, 'float32'), t.shape, 'float32');
-      let strides = rowStrides(dense, axis);
-      if (strides === undefined) {
-        dense = contiguous(dense);
-        strides = rowStrides(dense, axis)!;
-      }
-      header[slot.denseDtype] = dtypeCode[dense.dtype]!;
-      header[slot.denseOuterStride] = strides.outer;
-      header[slot.denseInnerStride] = strides.inner;
-      header[slot.denseClassStride] = strides.classes;
-      header[slot.denseByIndex] = 0;
-      return { dense };
+      const dense = isFloat(t.dtype) ? t : new Tensor(valuesAs(t, 'float32'), t.shape, 'float32');
+      return { indices: undefined, dense: asRows(dense, axis) };
     }
 
     if (isFloat(t.dtype) || t.dtype === 'bool') {
       const dense = takesDense ? `, or class probabilities of the input's shape ${showShape(shape)}` : '';
       throw typeError(
         'ERR_DTYPE',
-        `${owner}: expected class indices of an integer dtype and shape ${showShape(rowShape)}${dense}, ` +
+        `${owner}: expected class indices of an integer dtype and shape ${showShape(shape.toSpliced(axis, 1))}${dense}, ` +
           `got ${t.dtype} of shape ${showShape(t.shape)}`,
       );
     }
     const batch = numSplits === undefined ? 0 : shape[0]! / numSplits;
     const fits =
-      numSplits === undefined ? sameShape(t.shape, rowShape) : t.shape.length === 1 && t.shape[0]! >= batch;
+      numSplits === undefined
+        ? isShapeWithout(t.shape, shape, axis)
+        : t.shape.length === 1 && t.shape[0]! >= batch;
     if (!fits) {
       const expected =
         numSplits === undefined
-          ? showShape(rowShape)
+          ? showShape(shape.toSpliced(axis, 1))
           : `[${batch}] (input rows / numSplits = ${shape[0]} / ${numSplits}; longer is taken, its first ${batch} used)`;
       const dense = takesDense ? ` or class probabilities of shape ${showShape(shape)}` : '';
       throw rangeError(
@@ -400,72 +475,53 @@ export abstract class Loss {
       );
     }
     const indices = contiguous(t);
-    header[slot.indicesDtype] = dtypeCode[indices.dtype]!;
-    if (lens !== undefined) {
-      const classes = shape[axis]!;
-      if (lens.matrix.shape[0] !== classes) {
-        throw rangeError(
-          'ERR_SHAPE',
-          `${owner}: confusionLens is ${showShape(lens.matrix.shape)}, but the input ${showShape(shape)} has ${classes} classes`,
-        );
-      }
-      header[slot.denseDtype] = dtypeCode[lens.matrix.dtype]!;
-      header[slot.denseOuterStride] = classes;
-      header[slot.denseInnerStride] = 0;
-      header[slot.denseClassStride] = 1;
-      header[slot.denseByIndex] = 1;
+    if (lens === undefined) return { indices, dense: undefined };
+    const classes = shape[axis]!;
+    if (lens.matrix.shape[0] !== classes) {
+      throw rangeError(
+        'ERR_SHAPE',
+        `${owner}: confusionLens is ${showShape(lens.matrix.shape)}, but the input ${showShape(shape)} has ${classes} classes`,
+      );
     }
-    return { indices };
+    return { indices, dense: { tensor: lens.matrix, strides: { outer: classes, inner: 0, classes: 1 } } };
   }
 
-  #broadcastFactors(
-    shape: readonly number[],
-    classes: number,
-    dtype: FloatDType,
-  ): [weight: TypedArray | undefined, posWeight: TypedArray | undefined] {
-    const { owner, weight, posWeight, weightPerClass } = this.#definition;
-    if (weight === undefined && posWeight === undefined) return [undefined, undefined];
-    const values = (name: string, factor: Tensor) => {
-      const key = `${name} ${computeDType(dtype)}`;
-      let data = this.#factors.get(key);
-      if (data === undefined) this.#factors.set(key, (data = valuesAs(factor, computeDType(dtype))));
-      return data;
-    };
-    const header = this.#header;
-    if (weight !== undefined) {
-      if (weightPerClass && !sameShape(weight.shape, [classes])) {
-        throw rangeError(
-          'ERR_SHAPE',
-          `${owner}: expected weight of shape [${classes}], one a class of input ${showShape(shape)}, ` +
-            `got ${showShape(weight.shape)}`,
-        );
-      }
-      const strides = weightPerClass
-        ? { row: 0, classes: 1 }
-        : broadcastStrides(owner, 'weight', weight, shape);
-      header[slot.weightRowStride] = strides.row;
-      header[slot.weightClassStride] = strides.classes;
+  #weight(shape: readonly number[], classes: number, dtype: FloatDType): Factor | undefined {
+    const { owner, weight, weightPerClass } = this.#definition;
+    if (weight === undefined) return undefined;
+    if (weightPerClass && !sameShape(weight.shape, [classes])) {
+      throw rangeError(
+        'ERR_SHAPE',
+        `${owner}: expected weight of shape [${classes}], one a class of input ${showShape(shape)}, ` +
+          `got ${showShape(weight.shape)}`,
+      );
     }
-    if (posWeight !== undefined) {
-      const strides = broadcastStrides(owner, 'posWeight', posWeight, shape);
-      header[slot.posWeightRowStride] = strides.row;
-      header[slot.posWeightClassStride] = strides.classes;
-    }
-    return [weight && values('weight', weight), posWeight && values('posWeight', posWeight)];
+    const values = factorValues(this.#weights, weight, dtype);
+    return weightPerClass
+      ? { values, row: 0, classes: 1 }
+      : { values, ...broadcastStrides(owner, 'weight', weight, shape) };
   }
 
-  /** Puts a number into the header, or gives the array of one value an output. */
+  #posWeight(shape: readonly number[], dtype: FloatDType): Factor | undefined {
+    const { owner, posWeight } = this.#definition;
+    if (posWeight === undefined) return undefined;
+    const values = factorValues(this.#posWeights, posWeight, dtype);
+    return { values, ...broadcastStrides(owner, 'posWeight', posWeight, shape) };
+  }
+
+  #outputShape(shape: readonly number[], axis: number): readonly number[] {
+    if (this.reduction !== 'none') return [];
+    return this.#definition.elementwise ? shape : shape.toSpliced(axis, 1);
+  }
+
+  /** A number, or the array of one value an output. */
   #gradOutput(
     gradOutput: GradOutput | undefined,
     outputShape: readonly number[],
     dtype: FloatDType,
-  ): TypedArray | undefined {
-    this.#header[slot.gradOutput] = 1;
-    if (gradOutput === undefined) return undefined;
-    if (typeof gradOutput === 'number') {
-      this.#header[slot.gradOutput] = gradOutput;
-      return undefined;
-    }
+  ): number | TypedArray {
+    if (gradOutput === undefined) return 1;
+    if (typeof gradOutput === 'number') return gradOutput;
     const { owner } = this.#definition;
     const given = asTensor(gradOutput, 'gradOutput');
     if (!isFloat(given.dtype)) {
@@ -481,42 +537,74 @@ export abstract class Loss {
           `got ${showShape(given.shape)}`,
       );
     }
-    if (outputShape.length === 0) {
-      this.#header[slot.gradOutput] = given.item();
-      return undefined;
-    }
-    return valuesAs(given, computeDType(dtype));
+    return outputShape.length === 0 ? given.item() : valuesAs(given, computeDType(dtype));
   }
 
-  /** The caller's memory for the gradient once it is safe to write to, or new memory. */
-  #gradient(
+  /** Where the loss and the gradient go: the caller's memory once it is safe to write to, or new memory. */
+  #results(
     out: GradOptions['out'],
-    x: Tensor,
-    inputStrides: Strides,
+    wantsGrad: boolean,
+    x: Rows,
     axis: number,
+    outputShape: readonly number[],
     others: readonly (TypedArray | undefined)[],
+  ): { value: Tensor; grad: Rows | undefined } {
+    const { shape, dtype } = x.tensor as Tensor & { readonly dtype: FloatDType };
+    if (out !== undefined)
+      checkOptions(`${this.#definition.owner}: out`, out, wantsGrad ? gradOuts : valueOuts);
+    let grad: Rows | undefined;
+    if (wantsGrad) {
+      grad =
+        out?.grad === undefined
+          ? asRows(emptyTensor(shape, dtype), axis)
+          : this.#outGrad(out.grad, x, axis, others);
+    }
+    const value =
+      out?.value === undefined
+        ? emptyTensor(outputShape, computeDType(dtype))
+        : this.#outValue(out.value, outputShape, computeDType(dtype), [
+            x.tensor.data,
+            grad?.tensor.data,
+            ...others,
+          ]);
+    return { value, grad };
+  }
+
+  /** The caller's memory for a result that has the dtype and the shape of `like`. */
+  #out(
+    name: 'out.grad' | 'out.value',
+    given: TensorLike,
+    like: 'input' | 'output',
+    dtype: FloatDType,
+    shape: readonly number[],
   ): Tensor {
     const { owner } = this.#definition;
-    const { shape, dtype } = x;
-    checkOptions(`${owner}: out`, out, ['grad']);
-    if (out?.grad === undefined) {
-      const grad = new Tensor(allocate(dtype, numel(shape)), shape, dtype);
-      this.#gradStrides(rowStrides(grad, axis)!);
-      return grad;
-    }
-    const grad = asTensor(out.grad, 'out.grad');
-    if (grad.dtype !== dtype) {
+    const memory = asTensor(given, name);
+    if (memory.dtype !== dtype) {
       throw typeError(
         'ERR_DTYPE',
-        `${owner}: expected out.grad of the input's dtype ${dtype}, got ${grad.dtype}`,
+        `${owner}: expected ${name} of the ${like}'s dtype ${dtype}, got ${memory.dtype}`,
       );
     }
-    if (!sameShape(grad.shape, shape)) {
+    if (!sameShape(memory.shape, shape)) {
       throw rangeError(
         'ERR_SHAPE',
-        `${owner}: expected out.grad of the input's shape ${showShape(shape)}, got ${showShape(grad.shape)}`,
+        `${owner}: expected ${name} of the ${like}'s shape ${showShape(shape)}, got ${showShape(memory.shape)}`,
       );
     }
+    if (typeof given !== 'object' || Array.isArray(given)) {
+      throw typeError(
+        'ERR_DTYPE',
+        `${owner}: expected ${name} as a tensor or a typed array, to be written to, got ${describe(given)}`,
+      );
+    }
+    return memory;
+  }
+
+  #outGrad(given: TensorLike, x: Rows, axis: number, others: readonly (TypedArray | undefined)[]): Rows {
+    const { owner } = this.#definition;
+    const { shape, dtype, data } = x.tensor as Tensor & { readonly dtype: FloatDType };
+    const grad = this.#out('out.grad', given, 'input', dtype, shape);
     if (overlapsItself(grad)) {
       throw rangeError(
         'ERR_ALIAS',
@@ -530,27 +618,40 @@ export abstract class Loss {
         `${owner}: out.grad's strides ${showShape(grad.strides)} can't be written to row by row; give contiguous memory`,
       );
     }
-    const same =
-      grad.data.byteOffset === x.data.byteOffset &&
-      strides.outer === inputStrides.outer &&
-      strides.inner === inputStrides.inner &&
-      strides.classes === inputStrides.classes;
-    if (overlap(grad.data, x.data) && !same) {
+    const isInput = () =>
+      grad.data.byteOffset === data.byteOffset &&
+      strides.outer === x.strides.outer &&
+      strides.inner === x.strides.inner &&
+      strides.classes === x.strides.classes;
+    if (overlap(grad.data, data) && !isInput()) {
       throw rangeError(
         'ERR_ALIAS',
         `${owner}: out.grad overlaps the input in part; give the input itself or separate memory`,
       );
     }
-    if (others.some((other) => other !== undefined && overlap(grad.data, other))) {
+    if (overlapsAny(grad.data, others)) {
       throw rangeError('ERR_ALIAS', `${owner}: out.grad overlaps another argument; give separate memory`);
     }
-    this.#gradStrides(strides);
-    return grad;
+    return { tensor: grad, strides };
   }
 
-  #gradStrides(strides: Strides): void {
-    this.#header[slot.gradOuterStride] = strides.outer;
-    this.#header[slot.gradInnerStride] = strides.inner;
-    this.#header[slot.gradClassStride] = strides.classes;
+  #outValue(
+    given: TensorLike,
+    shape: readonly number[],
+    dtype: FloatDType,
+    others: readonly (TypedArray | undefined)[],
+  ): Tensor {
+    const { owner } = this.#definition;
+    const value = this.#out('out.value', given, 'output', dtype, shape);
+    if (!isContiguous(value)) {
+      throw rangeError(
+        'ERR_SHAPE',
+        `${owner}: expected contiguous memory as out.value, got strides ${showShape(value.strides)}`,
+      );
+    }
+    if (overlapsAny(value.data, others)) {
+      throw rangeError('ERR_ALIAS', `${owner}: out.value overlaps another argument; give separate memory`);
+    }
+    return value;
   }
 }

@@ -64,9 +64,14 @@ void check_cancelled(const Evaluation& call) {
 /** Runs of blocks that a thread takes at once: consecutive, so that it can fetch the next row while it works at one. */
 constexpr int64_t kRunsPerThread = 16;
 
-/** Calls f(block, i) for blocks of `size` units, on every thread. */
+/** Calls f(block, i) for blocks of `size` units, on every thread; one alone on this thread. */
 template <class F>
 void for_each_block(const Evaluation& call, int64_t units, int64_t size, F&& f) {
+  if (units <= size) {
+    check_cancelled(call);
+    f(Block{0, units, units}, 0);
+    return;
+  }
   const int64_t count = (units + size - 1) / size;
   const auto run = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -74,7 +79,6 @@ void for_each_block(const Evaluation& call, int64_t units, int64_t size, F&& f) 
       f(Block{i * size, std::min(units, (i + 1) * size), std::min(units, end * size)}, i);
     }
   };
-  if (count == 1) return run(0, 1);
   ThreadPool& pool = ThreadPool::instance();
   const int64_t runs = std::min(count, pool.threads() * kRunsPerThread);
   pool.parallel_for(runs, [&](int64_t r) { run(r * count / runs, (r + 1) * count / runs); });
@@ -148,7 +152,7 @@ bool streams_gradient(const Evaluation& call) {
   return call.grad != nullptr && call.grad != call.input && 2 * bytes > cache_bytes;
 }
 
-void evaluate(const Evaluation& call) {
+double evaluate(const Evaluation& call) {
   const LossKernels& loss = current().load()->losses[call.loss];
   const int64_t rows_per_unit = loss.rows_per_unit(call);
   const int64_t units = call.rows() / rows_per_unit;
@@ -163,13 +167,8 @@ void evaluate(const Evaluation& call) {
   const int64_t size = units_per_block(units, rows_per_unit * call.classes);
   double sums[kMostBlocks];
   for_each_block(call, units, size, [&](Block block, int64_t i) { sums[i] = run(problem, block); });
-  if (call.output == nullptr || call.reduction == Reduction::none) return;
-  const double value = sum_in_order(sums, (units + size - 1) / size) / denominator;
-  if (call.dtype == DType::float64) {
-    *static_cast<double*>(call.output) = value;
-  } else {
-    *static_cast<float*>(call.output) = static_cast<float>(value);
-  }
+  if (call.reduction == Reduction::none) return 0;
+  return sum_in_order(sums, (units + size - 1) / size) / denominator;
 }
 
 void negative_entropy(const void* matrix, DType dtype, int64_t rows, int64_t classes, double* result) {

@@ -11,6 +11,40 @@ import { Samples } from '../support/random.js';
 
 const [samples, classes] = [20, 23];
 
+describe('every loss: one call within another', () => {
+  it('a getter of an argument may call the same criterion', () => {
+    const criterion = new CrossEntropyLoss({ reduction: 'none' });
+    const outer = makeBatch('indices', samples, 1, classes, 'float32');
+    const inner = makeBatch('indices', 3, 1, 5, 'float64', 3);
+    const expected = {
+      outer: criterion.valueAndGrad(outer.input, outer.target),
+      inner: criterion.valueAndGrad(inner.input, inner.target),
+    };
+    const found: ReturnType<typeof criterion.valueAndGrad>[] = [];
+    /** A tensor whose data is read only after another call. */
+    const late = ({ data, shape }: { readonly data: TypedArray; readonly shape: readonly number[] }) => ({
+      get data() {
+        found.push(criterion.valueAndGrad(inner.input, inner.target));
+        return data;
+      },
+      shape,
+    });
+    const grad = new Float32Array(samples * classes);
+    const ones = { data: new Float32Array(samples).fill(1), shape: [samples] };
+    const result = criterion.valueAndGrad(late(outer.input), late(outer.target), {
+      gradOutput: late(ones),
+      out: { grad: late({ data: grad, shape: outer.input.shape }) },
+    });
+    assertSameTensor(result.value, expected.outer.value, 'loss');
+    assertSameTensor(result.grad, expected.outer.grad, 'gradient');
+    assert.ok(found.length >= 4, 'every argument was read');
+    for (const { value, grad: innerGrad } of found) {
+      assertSameTensor(value, expected.inner.value, 'inner loss');
+      assertSameTensor(innerGrad, expected.inner.grad, 'inner gradient');
+    }
+  });
+});
+
 describe('every loss: class indices', () => {
   const integerArrays: Readonly<Record<string, (labels: readonly number[]) => TypedArray>> = {
     int8: (labels) => Int8Array.from(labels),
