@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const folders = ['native', 'test'];
+const folders = ['native', 'test', 'bench'];
 
 function sources() {
   return folders

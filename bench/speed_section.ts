@@ -1,0 +1,148 @@
+/** The README's section on speed, written from a run's JSON and from nothing else. */
+
+import { format, resolveConfig } from 'prettier';
+import type { Measurement, PeerMeasurement, Results } from './results.js';
+import { duration, ratioDigits, threadsOf } from './report.js';
+import { emptyCall } from './small_calls.js';
+
+const begin = /^<!-- speed: (\S+) -->$/m;
+const end = '<!-- end of speed -->';
+
+/** The JSON file that a README's section was written from, relative to the README. */
+export function sourceOf(readme: string): string {
+  const match = begin.exec(readme);
+  if (match === null) throw new RangeError(`the README has no line '<!-- speed: <json> -->'`);
+  return match[1]!;
+}
+
+const [outOfCache, inCache] = ['512x32000', '4096x1000'];
+const spaced = (shape: string): string => shape.replace('x', ' × ');
+
+const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+
+function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const rule = head.map((_, i) => (i === 0 ? '---' : '---:'));
+  return [head, rule, ...rows].map(row).join('\n');
+}
+
+/** Ratios to the floor in float32 on all threads. */
+function ratioTable({ measurements, threads, instructionSet }: Results): string {
+  const most = Math.max(...threads);
+  const counted = measurements.filter(
+    (m) => m.dtype === 'float32' && m.threads === most && m.instructionSet === instructionSet,
+  );
+  const cell = (loss: string, shape: string, isForward: boolean): string => {
+    const m = counted.find(
+      (candidate: Measurement) =>
+        candidate.loss === loss && candidate.shape === shape && (candidate.pass === 'forward') === isForward,
+    );
+    return m ? `${ratioDigits(m.ratio.median)} (${m.gigabytesPerSecond.toFixed(0)} GB/s)` : '–';
+  };
+  const shown = counted.filter(({ shape }) => shape === outOfCache || shape === inCache);
+  const losses = [...new Set(shown.map(({ loss }) => loss))];
+  const head = [
+    '',
+    ...['forward', 'with gradient'].flatMap((pass) =>
+      [outOfCache, inCache].map((shape) => `${pass}, ${spaced(shape!)}`),
+    ),
+  ];
+  return markdownTable(
+    head,
+    losses.map((loss) => [
+      `\`${loss.split(',')[0]!}\`${loss.includes(',') ? `, ${loss.split(', ')[1]!}` : ''}`,
+      ...[true, false].flatMap((isForward) =>
+        [outOfCache, inCache].map((shape) => cell(loss, shape!, isForward)),
+      ),
+    ]),
+  );
+}
+
+/** Times with gradient beside the peers', on as many threads as each can use. */
+function peerTable({ peerMeasurements, peers }: Results, shape: string): string {
+  const own = peerMeasurements.filter((m) => m.shape === shape && m.pass !== 'forward');
+  const most = Math.max(...own.map(({ threads }) => threads));
+  const names = peers.filter(({ present }) => present).map(({ name }) => name);
+  const find = (loss: string, peer: string): PeerMeasurement | undefined =>
+    own.find((m) => m.loss === loss && m.peer === peer && m.threads === most);
+  const losses = [...new Set(own.map(({ loss }) => loss))];
+  return markdownTable(
+    [`${spaced(shape)}, with gradient`, 'surprisal', ...names],
+    losses.map((loss) => [
+      `\`${loss.split(',')[0]!}\``,
+      duration(find(loss, names[0]!)!.ours.median),
+      ...names.map((name) => {
+        const m = find(loss, name);
+        return m ? `${duration(m.ns.median)} (${ratioDigits(m.toOurs.median)} ×)` : '–';
+      }),
+    ]),
+  );
+}
+
+function smallCallSentence({ smallCalls }: Results): string {
+  const forward = smallCalls
+    .filter(({ call }) => call === 'forward')
+    .map(({ shape, meanNs }) => `${(meanNs / 1000).toFixed(2)} µs on [${shape.join(', ')}]`);
+  const empty = smallCalls.find(({ call }) => call === emptyCall);
+  if (forward.length === 0 || empty === undefined) return '';
+  return (
+    `A small call is dear next to its work: \`forward\` takes ${forward.join(' and ')}, all checks included (mean of ` +
+    `${smallCalls[0]!.calls.toLocaleString('en')} calls), where ${emptyCall} takes ${(empty.meanNs / 1000).toFixed(2)} µs.`
+  );
+}
+
+function noiseSentence({ noise }: Results): string {
+  const away = noise.map(({ ratio }) => Math.abs(ratio.median - 1)).sort((a, b) => a - b);
+  if (away.length === 0) return '';
+  const percent = (value: number) => `${(100 * value).toFixed(1)}%`;
+  return (
+    `One version measured twice in the same rounds came out ${percent(away[Math.floor(away.length / 2)]!)} apart ` +
+    `(median of ${away.length} pairs; ${percent(away.at(-1)!)} at most).`
+  );
+}
+
+/** The section between its marks, formatted. */
+export async function speedSection(results: Results, json: string): Promise<string> {
+  const { machine, node, instructionSet, threads, date, scorecard, peers } = results;
+  const { cpu, family, model } = machine;
+  const kind = family > 0 ? ` (family ${family}, model ${model})` : '';
+  const last = machine.caches.filter(({ type }) => type !== 'Instruction').at(-1);
+  const cache = last ? `, ${(last.bytes / 2 ** 20).toFixed(0)} MiB of L${last.level}` : '';
+  const met = scorecard.filter((target) => target.met).length;
+  const absent = peers.filter(({ present }) => !present).map(({ name }) => name);
+  const svg = json.replace(/\.json$/, '.svg');
+  const shape = [outOfCache!, inCache!].find((name) => results.peerMeasurements.some((m) => m.shape === name));
+  const paragraphs = [
+    `A forward pass can't be faster than a read of its logits, nor a loss with its gradient than a copy. So each loss is ` +
+      `measured beside a plain read or copy of the same bytes, in the same rounds, on the same threads: 1 is the ` +
+      `memory's limit. On ${cpu}${kind}, ${threadsOf(Math.max(...threads))}${cache}, ${instructionSet}, Node ${node}, ` +
+      `float32, ${date.slice(0, 10)}:`,
+    `![Each loss against the memory's limit](${svg})`,
+    ratioTable(results),
+    ...(shape === undefined
+      ? []
+      : [
+          `Beside its peers in the same rounds, each checked against the same values before it was timed; in brackets ` +
+            `their time over ours:`,
+          peerTable(results, shape),
+          `${peers
+            .filter(({ present }) => present)
+            .map(({ name, detail }) => `${name}: ${detail}`)
+            .join('. ')}.${absent.length > 0 ? ` Not there: ${absent.join(', ')}.` : ''}`,
+        ]),
+    [smallCallSentence(results), noiseSentence(results)].filter(Boolean).join(' '),
+    `${met} of ${scorecard.length} targets of the scorecard were met in this run; [its JSON](${json}) has all figures with ` +
+      `their quartiles, and [bench/README.md](bench/README.md) the method. \`npm run bench\` repeats it.`,
+  ];
+  const text = `<!-- speed: ${json} -->\n\n${paragraphs.filter(Boolean).join('\n\n')}\n\n${end}\n`;
+  const options = await resolveConfig('README.md');
+  return format(text, { ...options, parser: 'markdown' });
+}
+
+/** A README with its section written anew. */
+export async function withSpeedSection(readme: string, results: Results, json: string): Promise<string> {
+  const from = begin.exec(readme)?.index ?? -1;
+  const to = readme.indexOf(end);
+  if (from < 0 || to < from) throw new RangeError(`the README has no section between '<!-- speed: ... -->' and '${end}'`);
+  const section = await speedSection(results, json);
+  return readme.slice(0, from) + section.trimEnd() + readme.slice(to + end.length);
+}
