@@ -118,7 +118,9 @@ export async function measureBesidePeers(
   const before = getNumThreads();
   const agreements = new Map<string, Agreement>();
   const operations: Operation[] = [];
-  const chosen = passes.filter((pass) => matches(`peers ${loss} ${pass} float32 ${shape} ${threads} threads`));
+  const chosen = passes.filter((pass) =>
+    matches(`peers ${loss} ${pass} float32 ${shape} ${threads} threads`),
+  );
   const idOf = (owner: string, pass: Pass) => `${owner} ${pass}`;
   try {
     setNumThreads(threads);

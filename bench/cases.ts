@@ -15,7 +15,7 @@ export interface PreparedPass {
   /** Of the input, as run. */
   readonly dims: readonly number[];
   readonly floor: Traffic;
-  run(): unknown;
+  readonly run: () => unknown;
 }
 
 export interface Case {
@@ -195,7 +195,11 @@ const lensed: Case = {
       {
         pass: 'forward',
         dims: shape,
-        floor: { kind: "read of the input and the labels' rows of the lens", reads: [from], gathers: [gather] },
+        floor: {
+          kind: "read of the input and the labels' rows of the lens",
+          reads: [from],
+          gathers: [gather],
+        },
         run: () => loss.forward(input, labels),
       },
       {
@@ -218,11 +222,20 @@ type RowMap = 'log_softmax' | 'softmax' | 'log_softmax_backward' | 'softmax_back
  * A function from rows to rows, writing to memory that is there: the public functions allocate their result, whose
  * first touch costs the system more than the function.
  */
-function rowMap(name: RowMap, { dtype, rows, classes }: Batch, input: Tensor, output: Tensor | undefined, result: Tensor) {
+function rowMap(
+  name: RowMap,
+  { dtype, rows, classes }: Batch,
+  input: Tensor,
+  output: Tensor | undefined,
+  result: Tensor,
+) {
   const header = new Float64Array(binding.fields.length);
   const set = (field: (typeof binding.fields)[number], value: number) =>
     (header[binding.fields.indexOf(field)] = value);
-  set('loss', binding.losses.findIndex((entry) => entry.name === name));
+  set(
+    'loss',
+    binding.losses.findIndex((entry) => entry.name === name),
+  );
   set('dtype', binding.dtypes.indexOf(dtype));
   set('reduction', binding.reductions.indexOf('none'));
   set('outer', rows);

@@ -129,7 +129,12 @@ function panel(title: string, subject: string, values: readonly Bar[], losses: s
       },
       {
         mark: { type: 'rule', color: ink, strokeWidth: 1.2 },
-        encoding: { y, yOffset: { ...yOffset, bandPosition: 0.5 }, x: { ...x, field: 'low' }, x2: { field: 'high' } },
+        encoding: {
+          y,
+          yOffset: { ...yOffset, bandPosition: 0.5 },
+          x: { ...x, field: 'low' },
+          x2: { field: 'high' },
+        },
       },
       {
         data: { values: [{}] },

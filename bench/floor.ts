@@ -7,6 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { childEnv } from './child_env.js';
 
 const require = createRequire(import.meta.url);
 const root = dirname(require.resolve('surprisal/package.json'));
@@ -39,7 +40,7 @@ interface Addon {
   readonly readMethods: readonly string[];
   readonly copyMethods: readonly string[];
   readonly fillMethods: readonly string[];
-  plan(
+  readonly plan: (
     description: Required<Omit<Traffic, 'kind'>> & {
       readonly threads: number;
       readonly pieces: number;
@@ -47,15 +48,14 @@ interface Addon {
       readonly copyMethod: string;
       readonly fillMethod: string;
     },
-  ): Mover;
+  ) => Mover;
   /** Sum of the 64-bit words that a plan read when it last ran, modulo 2⁶⁴. */
-  sum(plan: Mover): bigint;
-  empty(...values: readonly unknown[]): void;
+  readonly sum: (plan: Mover) => bigint;
+  readonly empty: (...values: readonly unknown[]) => void;
 }
 
 function build(folder: string): void {
-  // A sanitizer that is preloaded into Node has no business in the compiler.
-  const { LD_PRELOAD: _, ...env } = process.env;
+  const env = childEnv();
   const run = (...args: string[]) => {
     const { error, status, stdout, stderr } = spawnSync('cmake', args, { cwd: root, env, encoding: 'utf8' });
     if (error || status !== 0) {

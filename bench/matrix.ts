@@ -43,7 +43,7 @@ export interface Selection {
   /** Best first. */
   readonly instructionSets: readonly string[];
   /** True for what is to be measured, told by a line of words. */
-  matches(line: string): boolean;
+  readonly matches: (line: string) => boolean;
 }
 
 /** A pass on so many threads, with the kernels of one instruction set. */

@@ -205,7 +205,12 @@ export function smallCallTable(calls: readonly SmallCall[]): string {
     ];
   });
   const count = calls[0]?.calls ?? 0;
-  const head: Row = [`${count.toLocaleString('en')} calls each`, right('median'), right('mean'), right('RSS')];
+  const head: Row = [
+    `${count.toLocaleString('en')} calls each`,
+    right('median'),
+    right('mean'),
+    right('RSS'),
+  ];
   return `${bold('Small calls')}\n${table([head], rows)}`;
 }
 

@@ -169,9 +169,9 @@ export function writeResults(file: string, results: Results): void {
 
 /** A run that was written. Throws where another version of the bench wrote it. */
 export function readResults(file: string): Results {
-  const results = JSON.parse(readFileSync(file, 'utf8')) as Results;
-  if (results.schema !== schema) {
-    throw new RangeError(`${file}: expected results of schema ${schema}, got ${String(results.schema)}; run the bench again`);
-  }
-  return results;
+  const results = JSON.parse(readFileSync(file, 'utf8')) as { readonly schema: number };
+  if (results.schema === schema) return results as Results;
+  throw new RangeError(
+    `${file}: expected results of schema ${schema}, got ${results.schema}; run the bench again`,
+  );
 }

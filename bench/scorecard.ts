@@ -49,8 +49,7 @@ function promises(threads: readonly number[], instructionSet: string): Promise[]
     count?: number,
   ): Promise => ({
     group,
-    what:
-      `${passes.join(', ')}, ${shapes.join(', ')}` + (count === undefined ? '' : `, ${threadsOf(count)}`),
+    what: `${passes.join(', ')}, ${shapes.join(', ')}` + (count === undefined ? '' : `, ${threadsOf(count)}`),
     target: target * factor,
     counts: (m) =>
       losses.includes(m.loss) &&

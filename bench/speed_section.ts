@@ -43,7 +43,7 @@ function ratioTable({ measurements, threads, instructionSet }: Results): string 
   const head = [
     '',
     ...['forward', 'with gradient'].flatMap((pass) =>
-      [outOfCache, inCache].map((shape) => `${pass}, ${spaced(shape!)}`),
+      [outOfCache, inCache].map((shape) => `${pass}, ${spaced(shape)}`),
     ),
   ];
   return markdownTable(
@@ -51,7 +51,7 @@ function ratioTable({ measurements, threads, instructionSet }: Results): string 
     losses.map((loss) => [
       `\`${loss.split(',')[0]!}\`${loss.includes(',') ? `, ${loss.split(', ')[1]!}` : ''}`,
       ...[true, false].flatMap((isForward) =>
-        [outOfCache, inCache].map((shape) => cell(loss, shape!, isForward)),
+        [outOfCache, inCache].map((shape) => cell(loss, shape, isForward)),
       ),
     ]),
   );
@@ -110,7 +110,7 @@ export async function speedSection(results: Results, json: string): Promise<stri
   const met = scorecard.filter((target) => target.met).length;
   const absent = peers.filter(({ present }) => !present).map(({ name }) => name);
   const svg = json.replace(/\.json$/, '.svg');
-  const shape = [outOfCache!, inCache!].find((name) => results.peerMeasurements.some((m) => m.shape === name));
+  const shape = [outOfCache, inCache].find((name) => results.peerMeasurements.some((m) => m.shape === name));
   const paragraphs = [
     `A forward pass can't be faster than a read of its logits, nor a loss with its gradient than a copy. So each loss is ` +
       `measured beside a plain read or copy of the same bytes, in the same rounds, on the same threads: 1 is the ` +
@@ -142,7 +142,8 @@ export async function speedSection(results: Results, json: string): Promise<stri
 export async function withSpeedSection(readme: string, results: Results, json: string): Promise<string> {
   const from = begin.exec(readme)?.index ?? -1;
   const to = readme.indexOf(end);
-  if (from < 0 || to < from) throw new RangeError(`the README has no section between '<!-- speed: ... -->' and '${end}'`);
+  if (from < 0 || to < from)
+    throw new RangeError(`the README has no section between '<!-- speed: ... -->' and '${end}'`);
   const section = await speedSection(results, json);
   return readme.slice(0, from) + section.trimEnd() + readme.slice(to + end.length);
 }

@@ -76,7 +76,13 @@ function formulas(tf: Tf): Readonly<Record<PeerLoss, Formula>> {
   /** Σ of all, row by row: in float32 one long sum loses digits that two short ones keep. */
   const total = (x: TfTensor) => tf.sum(tf.sum(x, -1));
   /** Cross entropy; `sums` are the targets' sums, [rows, 1], or 1. */
-  const dense = (x: TfTensor, target: TfTensor, rows: number, wantsGrad: boolean, sums: TfTensor | number = 1) => {
+  const dense = (
+    x: TfTensor,
+    target: TfTensor,
+    rows: number,
+    wantsGrad: boolean,
+    sums: TfTensor | number = 1,
+  ) => {
     const logP = tf.logSoftmax(x, -1);
     const value = tf.div(total(tf.mul(target, logP)), -rows);
     if (!wantsGrad) return { value };
@@ -227,8 +233,9 @@ class Tfjs implements Peer {
 
   #dispose(): void {
     if (this.#data === undefined) return;
-    const { batch: _, ...tensors } = this.#data;
-    for (const tensor of Object.values(tensors)) tensor.dispose();
+    const { logits, soft, softSums, multiHot, oneHot, smoothed, firstSmoothed } = this.#data;
+    for (const tensor of [logits, soft, softSums, multiHot, oneHot, smoothed, firstSmoothed])
+      tensor.dispose();
     this.#data = undefined;
   }
 

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
+import { childEnv } from '../child_env.js';
 import type { Pass } from '../results.js';
 import type { AbsentPeer, Peer, PeerBatch, PeerLoss, PeerResult } from './peer.js';
 
@@ -16,7 +17,8 @@ const script = join(root, 'bench', 'peers', 'torch_peer.py');
 /** The one that the shell finds may have no torch where the system's, which has Debian's packages, does. */
 const interpreters = ['python3', '/usr/bin/python3', '/usr/local/bin/python3', 'python'];
 
-const hasTorch = (python: string): boolean => spawnSync(python, ['-c', 'import torch']).status === 0;
+const hasTorch = (python: string): boolean =>
+  spawnSync(python, ['-c', 'import torch'], { env: childEnv() }).status === 0;
 
 type Child = ChildProcessByStdio<Writable, Readable, null>;
 
@@ -35,7 +37,7 @@ class Torch implements Peer {
   }
 
   static async start(python: string): Promise<Torch> {
-    const child = spawn(python, [script], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const child = spawn(python, [script], { stdio: ['pipe', 'pipe', 'inherit'], env: childEnv() });
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
     const { torch, python: version } = (await ask(child, lines, { do: 'version' })) as {
       torch: string;
@@ -91,9 +93,9 @@ class Torch implements Peer {
 
 async function ask(child: Child, lines: AsyncIterableIterator<string>, request: object): Promise<object> {
   child.stdin.write(`${JSON.stringify(request)}\n`);
-  const { value, done } = await lines.next();
-  if (done) throw new Error(`${name}: its process ended; what it said is above`);
-  return JSON.parse(value as string) as object;
+  const answer: IteratorResult<string, unknown> = await lines.next();
+  if (answer.done) throw new Error(`${name}: its process ended; what it said is above`);
+  return JSON.parse(answer.value) as object;
 }
 
 export async function openTorch(): Promise<Peer | AbsentPeer> {
