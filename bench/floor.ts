@@ -119,12 +119,15 @@ function shortestTime(run: Mover): number {
   return shortest;
 }
 
+/** Up to so many bytes one thread can be done before another is awake. */
+const worthOneThread = 2 ** 20;
+
 /** Bytes of each array that a thread moves before it turns to the next array. */
 const pieceBytes = 65536;
 
 /**
- * The fastest way that this machine has to move these bytes with so many threads, or with one where waking the others
- * takes longer; and where there is more than one array, one after the other or by turns. Reads, copies and fills are
+ * The fastest way that this machine has to move these bytes with so many threads, or, for few bytes, with one where waking
+ * the others takes longer; and where there is more than one array, one after the other or by turns. Reads, copies and fills are
  * chosen in this order.
  */
 export function fastestFloor(traffic: Traffic, threads: number): FastestFloor {
@@ -155,7 +158,7 @@ export function fastestFloor(traffic: Traffic, threads: number): FastestFloor {
   const arrays = reads.length + gathers.length + copies.length + fills.length;
   const pieces = Math.ceil(bytesOf(traffic) / arrays / threads / pieceBytes);
   if (arrays > 1 && pieces > 1) consider([{ pieces }]);
-  if (threads > 1) consider([{ threads: 1 }]);
+  if (threads > 1 && bytesOf(traffic) <= worthOneThread) consider([{ threads: 1 }]);
   const methods = [
     ...(reading ? [best.readMethod] : []),
     ...(copies.length > 0 ? [best.copyMethod] : []),

@@ -1,7 +1,7 @@
 /** What the bench runs on. */
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { availableParallelism, cpus, release, totalmem, type } from 'node:os';
+import { availableParallelism, cpus, loadavg, release, totalmem, type } from 'node:os';
 import { join } from 'node:path';
 import type { Cache, Machine } from './results.js';
 
@@ -46,6 +46,7 @@ export function describeMachine(): Machine {
     caches: caches(),
     memory: totalmem(),
     os: `${type()} ${release()}`,
+    load: loadavg()[0]!,
   };
 }
 

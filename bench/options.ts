@@ -34,6 +34,8 @@ export interface Options {
   readonly everything: boolean;
 }
 
+const usualThreads = '1,all';
+
 const dtypes: readonly FloatDType[] = ['float32', 'float16', 'bfloat16', 'float64'];
 
 const list = (text: string): string[] => text.split(',').map((part) => part.trim());
@@ -84,7 +86,7 @@ export function parseOptions(
       quick: { type: 'boolean', default: false },
       shape: { type: 'string' },
       dtype: { type: 'string' },
-      threads: { type: 'string', default: '1,all' },
+      threads: { type: 'string', default: usualThreads },
       'instruction-set': { type: 'string' },
       rounds: { type: 'string', default: '7' },
       budget: { type: 'string' },
@@ -113,6 +115,9 @@ export function parseOptions(
     budget: 1e9 * (values.budget === undefined ? (quick ? 45 : 780) : positive('budget', values.budget)),
     json,
     chart: !values['no-chart'],
-    everything: [filter, shape, dtype, sets].every((value) => value === undefined) && !quick,
+    everything:
+      [filter, shape, dtype, sets].every((value) => value === undefined) &&
+      !quick &&
+      values.threads === usualThreads,
   };
 }

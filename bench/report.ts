@@ -284,8 +284,11 @@ export function scorecardTable(targets: readonly Target[]): string {
   return `${bold(`Scorecard · ${met} of ${targets.length} targets met`)}\n${table([head], rows)}`;
 }
 
+/** Half a processor was busy before the run began. */
+export const isBusy = ({ load }: Machine): boolean => load >= 0.5;
+
 export function machineLines(machine: Machine, node: string, instructionSet: string): string {
-  const { cpu, family, model, processors, caches, os } = machine;
+  const { cpu, family, model, processors, caches, os, load } = machine;
   const size = (bytes: number) =>
     bytes >= 2 ** 20 ? `${digits(bytes / 2 ** 20)} MiB` : `${digits(bytes / 1024)} KiB`;
   const levels = caches
@@ -296,6 +299,14 @@ export function machineLines(machine: Machine, node: string, instructionSet: str
   return [
     `${bold(cpu)}${kind}, ${processors} processors${levels && `; ${levels}`}`,
     faint(`${os}, Node ${node}, kernels for ${instructionSet}`),
+    ...(isBusy(machine)
+      ? [
+          style(
+            'yellow',
+            `load average ${load.toFixed(1)}: other programs run here, and will show in the figures`,
+          ),
+        ]
+      : []),
   ].join('\n');
 }
 

@@ -28,6 +28,8 @@ export interface Machine {
   readonly caches: readonly Cache[];
   readonly memory: number;
   readonly os: string;
+  /** Load average of the minute before the run; 0 where the system has none. */
+  readonly load: number;
 }
 
 /** What a measurement is compared with. */
@@ -147,9 +149,9 @@ export interface Results {
   readonly scorecard: readonly Target[];
 }
 
-/** Five digits say more than any machine repeats. */
+/** Four digits say more than any machine repeats. */
 const rounded = (_key: string, value: unknown): unknown =>
-  typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value;
+  typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
 
 /** JSON with one line for each element of a list: a figure a line, so that two runs can be compared by eye. */
 export function toJson(results: Results): string {

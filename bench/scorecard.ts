@@ -22,7 +22,7 @@ const [outOfCache, inCache] = ['512x32000', '4096x1000'];
 const shortRows = ['65536x10', '32768x32', '16384x100'];
 const longRows = '64x128256';
 
-interface Promise {
+interface Promised {
   readonly group: string;
   readonly what: string;
   readonly target: number;
@@ -34,7 +34,7 @@ interface Promise {
 /** Targets stand for AVX-512; with narrower vectors this much more is allowed. */
 const allowance = (instructionSet: string): number => (instructionSet === 'x86_64_v4' ? 1 : 1.6);
 
-function promises(threads: readonly number[], instructionSet: string): Promise[] {
+function promised(threads: readonly number[], instructionSet: string): Promised[] {
   const all = Math.max(...threads);
   const one = Math.min(...threads);
   const factor = allowance(instructionSet);
@@ -47,7 +47,7 @@ function promises(threads: readonly number[], instructionSet: string): Promise[]
     shapes: readonly string[],
     target: number,
     count?: number,
-  ): Promise => ({
+  ): Promised => ({
     group,
     what: `${passes.join(', ')}, ${shapes.join(', ')}` + (count === undefined ? '' : `, ${threadsOf(count)}`),
     target: target * factor,
@@ -62,7 +62,7 @@ function promises(threads: readonly number[], instructionSet: string): Promise[]
   const forward = ['forward'];
   const gradient = ['loss and gradient'];
   const both = ['forward', 'backward'];
-  const dtypes = (names: readonly string[], target: number): Promise => ({
+  const dtypes = (names: readonly string[], target: number): Promised => ({
     group: 'dtypes',
     what: `${names.join(', ')}: an element's time over float32's, ${outOfCache}, ${inCache}`,
     target,
@@ -109,7 +109,7 @@ export function scorecard(
   instructionSets: readonly string[],
 ): Target[] {
   const targets = instructionSets.flatMap((instructionSet) =>
-    promises(threads, instructionSet).flatMap(({ group, what, target, counts, value }): Target[] => {
+    promised(threads, instructionSet).flatMap(({ group, what, target, counts, value }): Target[] => {
       const counted = measurements
         .filter((m) => m.instructionSet === instructionSet && counts(m))
         .map((m) => ({ measured: value ? value(m) : m.ratio.median, m }))

@@ -2,7 +2,7 @@
 
 import { format, resolveConfig } from 'prettier';
 import type { Measurement, PeerMeasurement, Results } from './results.js';
-import { duration, ratioDigits, threadsOf } from './report.js';
+import { duration, isBusy, ratioDigits, threadsOf } from './report.js';
 import { emptyCall } from './small_calls.js';
 
 const begin = /^<!-- speed: (\S+) -->$/m;
@@ -36,7 +36,9 @@ function ratioTable({ measurements, threads, instructionSet }: Results): string 
       (candidate: Measurement) =>
         candidate.loss === loss && candidate.shape === shape && (candidate.pass === 'forward') === isForward,
     );
-    return m ? `${ratioDigits(m.ratio.median)} (${m.gigabytesPerSecond.toFixed(0)} GB/s)` : '–';
+    return m
+      ? `${ratioDigits(m.ratio.median)} (${m.gigabytesPerSecond.toFixed(m.gigabytesPerSecond < 10 ? 1 : 0)} GB/s)`
+      : '–';
   };
   const shown = counted.filter(({ shape }) => shape === outOfCache || shape === inCache);
   const losses = [...new Set(shown.map(({ loss }) => loss))];
@@ -85,7 +87,7 @@ function smallCallSentence({ smallCalls }: Results): string {
   const empty = smallCalls.find(({ call }) => call === emptyCall);
   if (forward.length === 0 || empty === undefined) return '';
   return (
-    `A small call is dear next to its work: \`forward\` takes ${forward.join(' and ')}, all checks included (mean of ` +
+    `Of small calls, \`forward\` takes ${forward.join(' and ')}, all checks included (mean of ` +
     `${smallCalls[0]!.calls.toLocaleString('en')} calls), where ${emptyCall} takes ${(empty.meanNs / 1000).toFixed(2)} µs.`
   );
 }
@@ -99,6 +101,11 @@ function noiseSentence({ noise }: Results): string {
     `(median of ${away.length} pairs; ${percent(away.at(-1)!)} at most).`
   );
 }
+
+const busySentence = ({ machine }: Results): string =>
+  isBusy(machine)
+    ? `Other programs kept the machine busy during this run (load average ${machine.load.toFixed(1)}), so its figures are rough.`
+    : '';
 
 /** The section between its marks, formatted. */
 export async function speedSection(results: Results, json: string): Promise<string> {
@@ -124,18 +131,18 @@ export async function speedSection(results: Results, json: string): Promise<stri
           `Beside its peers in the same rounds, each checked against the same values before it was timed; in brackets ` +
             `their time over ours:`,
           peerTable(results, shape),
-          `${peers
+          `The peers are ${peers
             .filter(({ present }) => present)
             .map(({ name, detail }) => `${name}: ${detail}`)
-            .join('. ')}.${absent.length > 0 ? ` Not there: ${absent.join(', ')}.` : ''}`,
+            .join('; ')}.${absent.length > 0 ? ` Not there: ${absent.join(', ')}.` : ''}`,
         ]),
-    [smallCallSentence(results), noiseSentence(results)].filter(Boolean).join(' '),
-    `${met} of ${scorecard.length} targets of the scorecard were met in this run; [its JSON](${json}) has all figures with ` +
+    [smallCallSentence(results), noiseSentence(results), busySentence(results)].filter(Boolean).join(' '),
+    `Targets of the scorecard met in this run: ${met} of ${scorecard.length}; [its JSON](${json}) has all figures with ` +
       `their quartiles, and [bench/README.md](bench/README.md) the method. \`npm run bench\` repeats it.`,
   ];
   const text = `<!-- speed: ${json} -->\n\n${paragraphs.filter(Boolean).join('\n\n')}\n\n${end}\n`;
   const options = await resolveConfig('README.md');
-  return format(text, { ...options, parser: 'markdown' });
+  return format(text, { ...options, parser: 'markdown', proseWrap: 'always', printWidth: 120 });
 }
 
 /** A README with its section written anew. */

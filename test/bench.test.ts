@@ -223,7 +223,7 @@ describe('bench: peers', function () {
 
   it('are there, as far as npm brings them', () => {
     const names = present.map(({ name }) => name);
-    for (const name of ['plain JavaScript', 'tfjs, wasm']) assert.ok(names.includes(name), name);
+    for (const name of ['plain JavaScript', 'tfjs (wasm)']) assert.ok(names.includes(name), name);
   });
 
   for (const loss of peerLosses) {
@@ -410,8 +410,8 @@ function checkResults(results: Results): void {
     for (const { q1, median: middle, q3 } of [m.ns, m.floor.ns, m.ratio]) {
       assert.ok(0 < q1 && q1 <= middle && middle <= q3);
     }
-    // Five digits are written.
-    const near = (actual: number, expected: number) => assert.ok(Math.abs(actual / expected - 1) < 1e-4);
+    // Four digits are written, so that a quotient of two is off by a few half units of the last.
+    const near = (actual: number, expected: number) => assert.ok(Math.abs(actual / expected - 1) < 2e-3);
     near(m.gigabytesPerSecond, m.floor.bytes / m.ns.median);
     near(m.floor.gigabytesPerSecond, m.floor.bytes / m.floor.ns.median);
     near(m.nsPerElement, m.ns.median / 330);

@@ -3,7 +3,7 @@ import { dirname, sep } from 'node:path';
 import type { Pass } from '../results.js';
 import type { AbsentPeer, Peer, PeerBatch, PeerLoss, PeerResult } from './peer.js';
 
-const name = 'tfjs, wasm';
+const name = 'tfjs (wasm)';
 
 interface TfTensor {
   dataSync(): Float32Array;

@@ -10,7 +10,7 @@ import { childEnv } from '../child_env.js';
 import type { Pass } from '../results.js';
 import type { AbsentPeer, Peer, PeerBatch, PeerLoss, PeerResult } from './peer.js';
 
-const name = 'PyTorch, eager';
+const name = 'PyTorch (eager)';
 const root = dirname(createRequire(import.meta.url).resolve('surprisal/package.json'));
 const script = join(root, 'bench', 'peers', 'torch_peer.py');
 
@@ -43,7 +43,7 @@ class Torch implements Peer {
       torch: string;
       python: string;
     };
-    return new Torch(child, lines, `torch ${torch}, Python ${version} (${python})`);
+    return new Torch(child, lines, `torch ${torch}, Python ${version}`);
   }
 
   #ask(request: object): Promise<object> {
