@@ -1,0 +1,111 @@
+// The elementary functions of native/loss/math.h over every float32 of their range, against libm's in double, whose own
+// error is a billionth of what is measured. Compiled once for each instruction set and run by `npm run check:ulp`.
+
+#include <cfloat>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "../../native/cpu/simd.h"
+#include "../../native/loss/math.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+namespace {
+
+using V = Vec<float>;
+
+struct Worst {
+  double ulp = 0;
+  float at = 0;
+
+  void see(float x, float got, double truth) {
+    // In units of the last place of the exact value; below the smallest normal number these stay as wide.
+    const int exponent = std::max(std::ilogb(truth), -126);
+    const double error = std::fabs(got - truth) / std::ldexp(1.0, exponent - 23);
+    if (error > ulp || error != error) *this = {error, x};
+  }
+};
+
+/** Every float32 from the one with the representation `first` to `last`. */
+template <class F, class Truth>
+Worst over(uint32_t first, uint32_t last, F f, Truth truth) {
+  const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  std::vector<Worst> worst(threads);
+  std::vector<std::thread> running;
+  for (int t = 0; t < threads; ++t) {
+    running.emplace_back([&, t] {
+      const uint64_t count = uint64_t{last} - first + 1;
+      const uint64_t begin = first + count * t / threads, end = first + count * (t + 1) / threads;
+      Worst mine;
+      float x[V::size];
+      for (uint64_t bits = begin; bits < end; bits += V::size) {
+        for (int i = 0; i < V::size; ++i) x[i] = bits_as<float>(static_cast<uint32_t>(std::min(bits + i, end - 1)));
+        const V got = f(load(x, Full{}));
+        for (int i = 0; i < V::size; ++i) mine.see(x[i], got.raw[i], truth(static_cast<double>(x[i])));
+      }
+      worst[t] = mine;
+    });
+  }
+  for (std::thread& thread : running) thread.join();
+  Worst result;
+  for (const Worst& w : worst) {
+    if (!(w.ulp <= result.ulp)) result = w;
+  }
+  return result;
+}
+
+/** e^(z − m) for maxima and differences of every size. */
+Worst over_maxima() {
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> difference(0, 87.3f), exponent(-20, 17), sign(-1, 1);
+  Worst worst;
+  for (int trial = 0; trial < 20000; ++trial) {
+    const float m = std::copysign(std::exp2(exponent(random)), sign(random));
+    const ExponentialBelow<V> below(m);
+    for (int i = 0; i < 256; ++i) {
+      const float z = m - difference(random);
+      const double truth = std::exp(static_cast<double>(z) - m);
+      if (z <= m && truth >= FLT_MIN) worst.see(z, below(V(z)).raw[0], truth);
+    }
+  }
+  return worst;
+}
+
+uint32_t bits(float x) { return bits_as<uint32_t>(x); }
+
+int failures = 0;
+
+void report(const char* what, const Worst& worst, double bound) {
+  const bool holds = worst.ulp <= bound;
+  failures += !holds;
+  std::printf("  %-34s %.4f ulp at %.9g, promised %.2f%s\n", what, worst.ulp, static_cast<double>(worst.at), bound,
+              holds ? "" : "  BROKEN");
+}
+
+#define SURPRISAL_STRING_OF(x) #x
+#define SURPRISAL_STRING(x) SURPRISAL_STRING_OF(x)
+
+int run() {
+  std::printf("%s, vectors of %d\n", SURPRISAL_STRING(SURPRISAL_TARGET), V::size);
+  report("e^x, x in [-87.33, -0]",
+         over(bits(-0.0f), bits(-87.33f), [](V x) { return exponential(x); }, [](double x) { return std::exp(x); }),
+         SURPRISAL_EXP_ULP);
+  report("e^(z - m), 5 million random pairs", over_maxima(), SURPRISAL_EXP_ULP);
+  report("log x, every normal x > 0",
+         over(bits(FLT_MIN), bits(FLT_MAX), [](V x) { return logarithm(x); }, [](double x) { return std::log(x); }),
+         SURPRISAL_LOG_ULP);
+  report("log(1 + t), t in [0, 1]",
+         over(bits(0.0f), bits(1.0f), [](V t) { return log1p_unit(t); }, [](double t) { return std::log1p(t); }),
+         SURPRISAL_LOG_ULP);
+  return failures;
+}
+
+}  // namespace
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal
+
+int main() { return surprisal::run() == 0 ? 0 : 1; }
