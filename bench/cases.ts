@@ -251,7 +251,7 @@ function rowMap(
   set('gradOutput', 1);
   const none = undefined;
   const [from, dense, to] = [valuesOf(input), output && valuesOf(output), valuesOf(result)];
-  return () => binding.evaluate(header, from, none, dense, none, none, none, none, none, to);
+  return () => binding.evaluate(header, from, none, to, none, dense);
 }
 
 /** softmax or its logarithm: one read and one write; backwards two reads and one write. */

@@ -7,7 +7,9 @@ import { floorAddon } from './floor.js';
 import type { SmallCall } from './results.js';
 import { summarise } from './statistics.js';
 
-export const emptyCall = 'an empty N-API call with 10 arguments';
+/** With as many arguments as a forward pass of class indices has, and as many as there can be. */
+export const emptyCall = 'an empty N-API call with 3 arguments';
+const longestEmptyCall = 'an empty N-API call with 10 arguments';
 
 interface Kind {
   readonly call: string;
@@ -22,8 +24,9 @@ function kinds(): Kind[] {
     const { input, labels } = new Batch(rows, 10, 'float32');
     const { shape } = input;
     const loss = new CrossEntropyLoss();
+    const value = tensor(new Float32Array(1), { shape: [] });
     const grad = tensor(new Float32Array(rows * 10), { shape });
-    const options = { out: { grad } };
+    const [out, outs] = [{ out: { value } }, { out: { value, grad } }];
     // Each kind has a loop of its own, so that the compiler knows what it calls.
     list.push(
       {
@@ -34,10 +37,24 @@ function kinds(): Kind[] {
         },
       },
       {
+        call: 'forward with out',
+        shape,
+        run: (count) => {
+          for (let i = 0; i < count; i++) loss.forward(input, labels, out);
+        },
+      },
+      {
+        call: 'valueAndGrad',
+        shape,
+        run: (count) => {
+          for (let i = 0; i < count; i++) loss.valueAndGrad(input, labels);
+        },
+      },
+      {
         call: 'valueAndGrad with out',
         shape,
         run: (count) => {
-          for (let i = 0; i < count; i++) loss.valueAndGrad(input, labels, options);
+          for (let i = 0; i < count; i++) loss.valueAndGrad(input, labels, outs);
         },
       },
     );
@@ -45,15 +62,24 @@ function kinds(): Kind[] {
       const header = new Float64Array(32);
       const data = input.data;
       const none = undefined;
-      list.push({
-        call: emptyCall,
-        shape: [],
-        run: (count) => {
-          for (let i = 0; i < count; i++) {
-            empty(header, data, labels, none, none, none, none, none, data, data);
-          }
+      list.push(
+        {
+          call: emptyCall,
+          shape: [],
+          run: (count) => {
+            for (let i = 0; i < count; i++) empty(header, data, labels);
+          },
         },
-      });
+        {
+          call: longestEmptyCall,
+          shape: [],
+          run: (count) => {
+            for (let i = 0; i < count; i++) {
+              empty(header, data, labels, none, none, none, none, none, data, data);
+            }
+          },
+        },
+      );
     }
   }
   return list;

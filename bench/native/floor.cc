@@ -489,7 +489,7 @@ napi_value sum_of(napi_env env, napi_callback_info info) {
   });
 }
 
-/** Takes ten arguments, as the losses' entry does, and does nothing. */
+/** Takes up to ten arguments, as the losses' entry does, and does nothing. */
 napi_value empty(napi_env env, napi_callback_info info) {
   size_t count = 10;
   napi_value arguments[10];
