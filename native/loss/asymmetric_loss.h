@@ -54,8 +54,8 @@ struct AsymmetricMultiLabel {
     // −log p and −log n from the logits where they are not clipped or shifted: all their digits.
     const V smallest = V(Format<S>::smallest_normal);
     const V floor = maximum(V(static_cast<S>(eps)), smallest);
-    const V log_p = select(p < floor, logarithm(floor), -(maximum(-x, zero) + sigma.log1p_exp));
-    const V shifted = clip == 0 ? -(maximum(x, zero) + sigma.log1p_exp) : log_ratio(maximum(n, floor), -(m + m_tail));
+    const V log_p = select(p < floor, logarithm(floor), -(maximum(-x, zero) + sigma.log1p_exp()));
+    const V shifted = clip == 0 ? -(maximum(x, zero) + sigma.log1p_exp()) : log_ratio(maximum(n, floor), -(m + m_tail));
     const V log_n = select(n < floor, logarithm(floor), select(m == zero, zero, shifted));
     const V a = y * log_p + not_y * log_n;
 
