@@ -369,21 +369,35 @@ SURPRISAL_FN V power_unit(V b, V g) {
   return select(g == V(0), V(1), select(b < smallest, V(0), power + (b - b)));
 }
 
+/** The same of one exponent for all elements: by multiplication where it is a small integer. */
+template <class V>
+SURPRISAL_FN V power_unit(V b, double g) {
+  const V square = b * b;
+  if (g == 4) return square * square;
+  if (g == 3) return square * b;
+  if (g == 2) return square;
+  if (g == 1) return b;
+  if (g == 0) return V(1);
+  return power_unit(b, V(static_cast<Scalar<V>>(g)));
+}
+
 /** (head + tail)^n by squaring, what each product loses in rounding carried along: 1 ulp. */
 template <class V>
 SURPRISAL_FN V power_integer(V head, V tail, int n) {
   V power(1), power_tail(0);
-  for (; n > 0; n >>= 1) {
+  for (bool first = true;;) {
     if (n & 1) {
-      const V product = power * head;
-      power_tail = multiply_add(power, tail, power_tail * head) - residual(product, power, head);
+      const V product = first ? head : power * head;
+      power_tail = first ? tail : multiply_add(power, tail, power_tail * head) - residual(product, power, head);
       power = product;
+      first = false;
     }
+    n >>= 1;
+    if (n == 0) return power + power_tail;
     const V square = head * head;
-    tail = (head + head) * tail - residual(square, head, head);
+    tail = multiply_add(head + head, tail, -residual(square, head, head));
     head = square;
   }
-  return power + power_tail;
 }
 
 /** The logistic function of x and what goes with it, from one exponential: t = e^−|x|. */
