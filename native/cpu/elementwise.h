@@ -70,8 +70,7 @@ struct Elementwise {
       const int64_t y_index = y_row == nullptr ? read_index(call, row) : 0;
       T* dx = nullptr;
       if constexpr (kGrad) dx = grad.row(row);
-      Sum<V> total;
-      for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      const auto sums = sum_over<V, 1>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
         V y, y_tail(0);
         if (y_row != nullptr) {
           y = formula.target(load(y_row + c, lanes));
@@ -85,14 +84,14 @@ struct Elementwise {
         V loss, g;
         formula.template evaluate<kGrad, kPosWeight>(load(x_row + c, lanes), y, y_tail, u, loss, g);
         loss = loss * w;
-        total.add(inside(lanes, loss));
         if (losses != nullptr) store(losses + row * classes + c, loss, lanes);
         if constexpr (kGrad) {
           const V factor = grad_outputs != nullptr ? scale * load(grad_outputs + row * classes + c, lanes) : scale;
           store(dx + c, g * w * factor, lanes);
         }
+        return Terms<V, 1>{inside(lanes, loss)};
       });
-      loss_sum += total.total();
+      loss_sum += sums.sum[0].total();
     }
     grad.finish();
     return loss_sum;

@@ -233,6 +233,17 @@ struct Vec {
 #endif
   }
 
+  /** 1/x within an ulp, for normal x whose inverse is normal too: an estimate and a step of Newton's method. */
+  SURPRISAL_FN friend Vec reciprocal(Vec x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4) {
+      const Vec estimate((Raw)_mm512_rcp14_ps((__m512)x.raw));
+      return multiply_add(residual(Vec(1), estimate, x), estimate, estimate);
+    }
+#endif
+    return Vec(1) / x;
+  }
+
   SURPRISAL_FN friend Vec absolute(Vec a) {
     const Bits sign = Bits{} + std::bit_cast<typename Format<R>::Int>(R(-0.0));
     return Vec((Raw)((Bits)a.raw & ~sign));

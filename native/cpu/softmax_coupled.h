@@ -45,8 +45,7 @@ struct SoftmaxCoupled {
       const RowSums sums = softmax_pass<0>(z, input.next(row), classes, stretch_maxima, keep).row;
       const V inverse(static_cast<R>(sums.inverse())), log_sum(static_cast<R>(sums.log_sum()));
       const V m(static_cast<R>(sums.max));
-      Sum<V> others, other_slopes;
-      for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      const auto others = sum_over<V, 2>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
         const V p = load(exponentials + c, Full{}) * inverse;
         const V log_p = (load(z + c, lanes, -static_cast<R>(__builtin_inf())) - m) - log_sum;
         V loss, g;
@@ -55,22 +54,21 @@ struct SoftmaxCoupled {
         const auto is_label = lane_numbers<V>() == V(static_cast<R>(y - c));
         loss = inside(lanes, select(is_label, V(0), loss));
         g = inside(lanes, select(is_label, V(0), g));
-        others.add(loss);
-        other_slopes.add(g);
         store(slopes + c, g, Full{});
+        return Terms<V, 2>{loss, g};
       });
       const double e = exponentials[y];
       const double p = e * sums.inverse();
       const double log_p = (static_cast<double>(load_one(z + y)) - sums.max) - sums.log_sum();
       double label_loss, label_slope;
       formula.label(p, sums.complement(e), log_p, label_loss, label_slope);
-      const double loss = others.total() + label_loss;
+      const double loss = others.sum[0].total() + label_loss;
       loss_sum += loss;
       put_row_loss<R>(call, row, loss);
       if (call.grad == nullptr) continue;
       T* dz = grad.row(row);
       const double scale = row_scale<R>(problem, row);
-      const double other_sum = other_slopes.total();
+      const double other_sum = others.sum[1].total();
       const CoupledGradient<R> gradient(sums, other_sum + label_slope, scale);
       grad.write(dz, [&](int64_t c, auto) __attribute__((always_inline)) {
         return gradient.value(load(slopes + c, Full{}), load(exponentials + c, Full{}));

@@ -23,6 +23,7 @@ struct AsymmetricMultiLabel {
 
   double gamma_neg, gamma_pos, clip, eps;
   bool constant_weight;
+  double floor, log_floor;
   static constexpr double on = 1, off = 0;
 
   SURPRISAL_FN AsymmetricMultiLabel(const double* parameters, int64_t)
@@ -30,67 +31,166 @@ struct AsymmetricMultiLabel {
         gamma_pos(parameters[1]),
         clip(parameters[2]),
         eps(parameters[3]),
-        constant_weight(parameters[4] != 0) {}
+        constant_weight(parameters[4] != 0),
+        floor(eps > Format<R>::smallest_normal ? static_cast<double>(static_cast<R>(eps)) : Format<R>::smallest_normal),
+        log_floor(log(floor)) {}
 
   template <class V>
   SURPRISAL_FN V target(V given) const {
     return given;
   }
 
+  /**
+   * Each element by the formula that its own target asks for, so that it comes out the same among any neighbours: of
+   * targets of 0 and 1 only one half of the sums is left. A half that no lane asks for is skipped.
+   */
   template <bool kGrad, bool kPosWeight, class V>
   SURPRISAL_FN void evaluate(V x, V y, V /*y_tail*/, V /*pos_weight*/, V& loss, V& grad) const {
-    using S = Scalar<V>;
-    const V one(1), zero(0);
+    const V zero(0), one(1);
     const Logistic<V> sigma = logistic(x);
-    const V p = sigma.p;
-    // m = 1 − n, the shifted probability of a negative: 0 inside the margin.
-    const V margin(static_cast<S>(clip));
-    const V shifted_p = p - margin;
-    const V m = maximum(shifted_p + sigma.p_tail, zero);
-    const V m_tail = select(m == zero, zero, (shifted_p - m) + sigma.p_tail);
-    const V n = select(m == zero, one, sigma.q + margin);
-    const V not_y = one - y;
-
-    // −log p and −log n from the logits where they are not clipped or shifted: all their digits.
-    const V smallest = V(Format<S>::smallest_normal);
-    const V floor = maximum(V(static_cast<S>(eps)), smallest);
-    const V log_p = select(p < floor, logarithm(floor), -(maximum(-x, zero) + sigma.log1p_exp));
-    const V shifted = clip == 0 ? -(maximum(x, zero) + sigma.log1p_exp) : log_ratio(maximum(n, floor), -(m + m_tail));
-    const V log_n = select(n < floor, logarithm(floor), select(m == zero, zero, shifted));
-    const V a = y * log_p + not_y * log_n;
-
-    const bool focal = gamma_neg > 0 || gamma_pos > 0;
-    const V base = y * sigma.q + not_y * m;
-    const V gamma = y * V(static_cast<S>(gamma_pos)) + not_y * V(static_cast<S>(gamma_neg));
-    const V w = focal ? weight(y, base, y * sigma.q_tail + not_y * m_tail, gamma) : one;
-    loss = -(a * w) + (p - p);
-    if constexpr (kGrad) {
-      // A'·p·(1 − p) and (d base/dp)·p·(1 − p), each term without the factor that it divides by.
-      const V outside_margin = select(m == zero, zero, one);
-      const V da =
-          select(p < floor, zero, y * sigma.q) - select(n < floor, zero, not_y * outside_margin * (p * (sigma.q / n)));
-      V slope = da;
-      if (focal && !constant_weight) {
-        // dW = γ·base^(γ−1)·d base, taken as W·γ·d base/base; at base = 0 it is 0, as the clamp stops it there.
-        const V dbase = (not_y * outside_margin - y) * (p * (sigma.q / maximum(base, smallest)));
-        slope = slope + select(base < smallest, zero, (a * gamma) * dbase);
-      }
-      slope = slope * w;
-      grad = -slope + (p - p);
+    negative<kGrad>(x, sigma, loss, grad);
+    const auto is_positive = y == one;
+    if (any(is_positive)) {
+      V positive_loss, positive_grad;
+      positive<kGrad>(x, sigma, positive_loss, positive_grad);
+      loss = select(is_positive, positive_loss, loss);
+      if constexpr (kGrad) grad = select(is_positive, positive_grad, grad);
     }
+    const V hardness = absolute(y * (one - y));
+    if (any(hardness > zero)) [[unlikely]] {
+      V soft_loss, soft_grad;
+      soft<kGrad>(x, y, sigma, soft_loss, soft_grad);
+      loss = select(hardness > zero, soft_loss, loss);
+      if constexpr (kGrad) grad = select(hardness > zero, soft_grad, grad);
+    }
+    // NaN of a logit or a target stays NaN.
+    const V number = (sigma.p - sigma.p) + (y - y);
+    loss = loss + number;
+    if constexpr (kGrad) grad = grad + number;
   }
 
  private:
-  /** base^γ: by multiplication where γ is an integer, as it is for targets of 0 and 1 and the usual parameters. */
+  SURPRISAL_FN bool focal() const { return gamma_neg > 0 || gamma_pos > 0; }
+
+  /** m = 1 − n, the shifted probability of a negative: 0 inside the margin. */
   template <class V>
-  SURPRISAL_FN V weight(V y, V base, V base_tail, V gamma) const {
+  struct Shifted {
+    V m, m_tail, n, log_n;
+  };
+
+  template <class V>
+  SURPRISAL_FN Shifted<V> shifted(V x, const Logistic<V>& sigma) const {
+    using S = Scalar<V>;
+    const V zero(0), least(static_cast<S>(floor)), margin(static_cast<S>(clip));
+    const V p = sigma.p - margin;
+    const V m = maximum(p + sigma.p_tail, zero);
+    const V m_tail = select(m == zero, zero, (p - m) + sigma.p_tail);
+    const V n = select(m == zero, V(1), sigma.q + margin);
+    // From the logits where nothing is shifted: all their digits.
+    V log_n;
+    if (clip == 0) {
+      log_n = -(maximum(x, zero) + sigma.log1p_exp());
+    } else {
+      log_n = log_ratio(maximum(n, least), -(m + m_tail));
+    }
+    log_n = select(n < least, V(static_cast<S>(log_floor)), select(m == zero, zero, log_n));
+    return {m, m_tail, n, log_n};
+  }
+
+  /** log p, from the logits where it is not clipped. */
+  template <class V>
+  SURPRISAL_FN V log_p(V x, const Logistic<V>& sigma) const {
+    using S = Scalar<V>;
+    return select(sigma.p < V(static_cast<S>(floor)), V(static_cast<S>(log_floor)),
+                  -(maximum(-x, V(0)) + sigma.log1p_exp()));
+  }
+
+  /** y = 0: A = log n, W = m^γ₋; (1 − p)/n is 1 where nothing is shifted. */
+  template <bool kGrad, class V>
+  SURPRISAL_FN void negative(V x, const Logistic<V>& sigma, V& loss, V& grad) const {
+    using S = Scalar<V>;
+    const V zero(0), least(static_cast<S>(floor));
+    const Shifted<V> s = shifted(x, sigma);
+    const V w = weight(s.m, s.m_tail, gamma_neg);
+    loss = -(s.log_n * w);
+    if constexpr (kGrad) {
+      const V ratio = clip == 0 ? sigma.p : sigma.p * (sigma.q * reciprocal(s.n));
+      V slope = select(s.n < least, zero, -ratio);
+      if (focal() && !constant_weight) slope = slope + s.log_n * weight_slope(s.m, sigma, gamma_neg);
+      grad = select(s.m == zero, zero, -(slope * w));
+    }
+  }
+
+  /** y = 1: A = log p, W = (1 − p)^γ₊ */
+  template <bool kGrad, class V>
+  SURPRISAL_FN void positive(V x, const Logistic<V>& sigma, V& loss, V& grad) const {
+    using S = Scalar<V>;
+    const V zero(0), smallest(Format<S>::smallest_normal);
+    const V a = log_p(x, sigma);
+    const V w = weight(sigma.q, sigma.q_tail, gamma_pos);
+    loss = -(a * w);
+    if constexpr (kGrad) {
+      V slope = select(sigma.p < V(static_cast<S>(floor)), zero, sigma.q);
+      if (focal() && !constant_weight) {
+        slope = slope - select(sigma.q < smallest, zero, (a * V(static_cast<S>(gamma_pos))) * sigma.p);
+      }
+      grad = -(slope * w);
+    }
+  }
+
+  /** Any y: both halves, each by its share. */
+  template <bool kGrad, class V>
+  SURPRISAL_FN void soft(V x, V y, const Logistic<V>& sigma, V& loss, V& grad) const {
+    using S = Scalar<V>;
+    const V zero(0), one(1), least(static_cast<S>(floor)), smallest(Format<S>::smallest_normal);
+    const Shifted<V> s = shifted(x, sigma);
+    const V not_y = one - y;
+    const V a = y * log_p(x, sigma) + not_y * s.log_n;
+    const V base = y * sigma.q + not_y * s.m;
+    const V gamma = y * V(static_cast<S>(gamma_pos)) + not_y * V(static_cast<S>(gamma_neg));
+    const V w = focal() ? power_unit(base, gamma) : one;
+    loss = -(a * w);
+    if constexpr (kGrad) {
+      // A'·p·(1 − p) and (d base/dp)·p·(1 − p), each term without the factor that it divides by.
+      const V outside_margin = select(s.m == zero, zero, not_y);
+      V slope = select(sigma.p < least, zero, y * sigma.q) -
+                select(s.n < least, zero, outside_margin * (sigma.p * (sigma.q / s.n)));
+      if (focal() && !constant_weight) {
+        // dW = γ·base^(γ−1)·d base, taken as W·γ·d base/base; at base = 0 it is 0, as the clamp stops it there.
+        const V dbase = (outside_margin - y) * (sigma.p * (sigma.q / maximum(base, smallest)));
+        slope = slope + select(base < smallest, zero, (a * gamma) * dbase);
+      }
+      grad = -(slope * w);
+    }
+  }
+
+  /** γ·p·(1 − p)/m: dm^γ/dx without m^γ. */
+  template <class V>
+  SURPRISAL_FN V weight_slope(V m, const Logistic<V>& sigma, double gamma) const {
+    using S = Scalar<V>;
+    const V smallest(Format<S>::smallest_normal);
+    const V slope = (sigma.p * (sigma.q * reciprocal(maximum(m, smallest)))) * V(static_cast<S>(gamma));
+    return select(m < smallest, V(0), slope);
+  }
+
+  /** base^γ: by multiplication where γ is an integer, as usual. */
+  template <class V>
+  SURPRISAL_FN V weight(V base, V base_tail, double gamma) const {
     constexpr double kMostByMultiplication = 16;
-    const int n_pos = static_cast<int>(gamma_pos), n_neg = static_cast<int>(gamma_neg);
-    const bool integers = n_pos == gamma_pos && n_neg == gamma_neg && gamma_pos <= kMostByMultiplication &&
-                          gamma_neg <= kMostByMultiplication;
-    const auto soft = both(y > V(0), y < V(1));
-    if (!integers || any(soft)) return power_unit(base, gamma);
-    return select(y == V(1), power_integer(base, base_tail, n_pos), power_integer(base, base_tail, n_neg));
+    const int n = static_cast<int>(gamma);
+    if (n != gamma || gamma > kMostByMultiplication) return power_unit(base, V(static_cast<Scalar<V>>(gamma)));
+    switch (n) {
+      case 0:
+        return V(1);
+      case 1:
+        return base + base_tail;
+      case 2:
+        return power_integer(base, base_tail, 2);
+      case 4:
+        return power_integer(base, base_tail, 4);
+      default:
+        return power_integer(base, base_tail, n);
+    }
   }
 };
 SURPRISAL_REGISTER(AsymmetricMultiLabel);
@@ -121,7 +221,7 @@ struct AsymmetricSingleLabel {
   SURPRISAL_FN void other(V p, V log_p, V& loss, V& g) const {
     using S = Scalar<V>;
     const V gamma = V(static_cast<S>(gamma_neg));
-    const V w = power_unit(p, gamma) * V(static_cast<S>(off));
+    const V w = power_unit(p, gamma_neg) * V(static_cast<S>(off));
     // A class that weighs nothing adds nothing: the limit of p^γ·log p at 0.
     const auto nothing = w == V(0);
     loss = select(nothing, V(0), -(w * log_p));

@@ -42,9 +42,10 @@ struct BinaryCrossEntropy {
     const Logistic<V> sigma = logistic(x);
     const V not_y = V(1) - y;
     const V positive = pos_weight * y;
+    const V log1p_exp = sigma.log1p_exp();
     // A side that weighs nothing adds nothing, even where its logarithm is infinite.
-    loss = select(positive == V(0), V(0), positive * (maximum(-x, V(0)) + sigma.log1p_exp)) +
-           select(not_y == V(0), V(0), not_y * (maximum(x, V(0)) + sigma.log1p_exp)) + (sigma.p - sigma.p);
+    loss = select(positive == V(0), V(0), positive * (maximum(-x, V(0)) + log1p_exp)) +
+           select(not_y == V(0), V(0), not_y * (maximum(x, V(0)) + log1p_exp)) + (sigma.p - sigma.p);
     if constexpr (kGrad && !kPosWeight) grad = ((sigma.p - y) + sigma.p_tail) - y_tail;
     if constexpr (kGrad && kPosWeight) {
       // p·s − u·y with s = 1 + (u − 1)·y: a target that is met leaves little, so every part carries its tail.

@@ -204,14 +204,115 @@ SURPRISAL_FN V log_one_plus(V f) {
   return f - log_one_plus_deficit<Terms>(f);
 }
 
+// In float, where lookup() has tables, logarithms take no division: with c near x from a table and r = x/c − 1,
+// log x = log c + log(1 + r). The entry c = 1 makes that exact around 1, where the logarithm is small.
+
+/** Bits of the index into the tables of logarithms; 0: there are none. */
+template <class V>
+inline constexpr int kLogTableBits = sizeof(Scalar<V>) == 4 ? kTableBits<V> : 0;
+
+/** log x for x in [½, 2], as 2·atanh((x − 1)/(x + 1)). */
+constexpr double table_log(double x) {
+  const double s = (x - 1) / (x + 1);
+  double sum = 0;
+  for (int k = 41; k > 0; k -= 2) sum = sum * (s * s) + 1.0 / k;
+  return 2 * s * sum;
+}
+
+/** 1/c and log c = head + tail for c = k/cells, √½ ≤ c ≤ √2, each k at its low B bits. */
+template <int B>
+struct LogTable {
+  static constexpr int cells = 5 << (B - 2);
+  float inverse[1 << B];
+  /** Multiples of 2^-16, which add up with ln2_head times an exponent without rounding. */
+  float head[1 << B];
+  float tail[1 << B];
+
+  constexpr LogTable() : inverse(), head(), tail() {
+    constexpr int last = (cells * 1415) / 1000;
+    for (int k = last - (1 << B) + 1; k <= last; ++k) {
+      const int j = k & ((1 << B) - 1);
+      inverse[j] = static_cast<float>(static_cast<double>(cells) / k);
+      const double log_c = -table_log(inverse[j]);
+      head[j] = static_cast<float>(static_cast<int>(log_c * 65536 + (log_c < 0 ? -0.5 : 0.5)) / 65536.0);
+      tail[j] = static_cast<float>(log_c - head[j]);
+    }
+  }
+};
+template <int B>
+inline constexpr LogTable<B> kLogTable;
+
+/** 1/c and log c for c near 1 + j/cells: of the inverses near that, the one whose logarithm is nearest to a float. */
+template <int B>
+struct Log1pTable {
+  static constexpr double cells = (1 << B) - 0.75;
+  float inverse[1 << B];
+  float log[1 << B];
+
+  constexpr Log1pTable() : inverse(), log() {
+    inverse[0] = 1;
+    for (int j = 1; j < 1 << B; ++j) {
+      double least = 1;
+      for (int i = 0; i < 64; ++i) {
+        const auto candidate = static_cast<float>(cells / (cells + j) + i * 0x1p-23);
+        const double log_c = -table_log(candidate);
+        const auto rounded = static_cast<float>(log_c);
+        const double lost = log_c < rounded ? rounded - log_c : log_c - rounded;
+        if (lost >= least) continue;
+        least = lost;
+        inverse[j] = candidate;
+        log[j] = rounded;
+      }
+    }
+  }
+};
+template <int B>
+inline constexpr Log1pTable<B> kLog1pTable;
+
+/** (r − log(1 + r))/r² = Σ (−r)^k/(k + 2) for the r that a table of B bits leaves. */
+template <int B, int K, class V>
+SURPRISAL_FN V log_series(V r) {
+  constexpr int last = B == 3 ? 5 : 3;
+  constexpr auto coefficient = static_cast<Scalar<V>>((K % 2 == 0 ? 1.0 : -1.0) / (K + 2));
+  if constexpr (K == last) {
+    return V(coefficient);
+  } else {
+    return multiply_add(log_series<B, K + 1>(r), r, V(coefficient));
+  }
+}
+
+/** Index into a table of `cells` to a unit: the nearest integer to x·cells, in the low bits. */
+template <class V>
+SURPRISAL_FN V table_index(V x, double cells) {
+  using S = Scalar<V>;
+  return multiply_add(x, V(static_cast<S>(cells)), V(Format<S>::round_magic));
+}
+
+/** exponent·ln 2 + log(1 + f) with f = significand − 1 in [√½ − 1, √2 − 1). */
+template <class V>
+SURPRISAL_FN V logarithm_parts(V exponent, V significand, V f) {
+  using F = Format<Scalar<V>>;
+  constexpr int B = kLogTableBits<V>;
+  if constexpr (B == 0) {
+    const V fraction = log_one_plus<F::log_terms>(f);
+    return multiply_add(exponent, V(F::ln2_head), multiply_add(exponent, V(F::ln2_tail), fraction));
+  } else {
+    constexpr const auto& table = kLogTable<B>;
+    const V j = table_index(significand, table.cells);
+    const V inverse = lookup(table.inverse, j);
+    const V r = multiply_add(f, inverse, inverse - V(1));
+    const V small = multiply_add(exponent, V(F::ln2_tail), lookup(table.tail, j));
+    return multiply_add(exponent, V(F::ln2_head), lookup(table.head, j)) +
+           (r + residual(small, r * r, log_series<B, 0>(r)));
+  }
+}
+
 /** log x for positive normal x: 1 ulp. */
 template <class V>
 SURPRISAL_FN V logarithm(V x) {
-  using F = Format<Scalar<V>>;
   V significand, exponent;
   split_exponent(x, significand, exponent);
-  const V fraction = log_one_plus<F::log_terms>(significand - V(1));
-  return multiply_add(exponent, V(F::ln2_head), multiply_add(exponent, V(F::ln2_tail), fraction));
+  return logarithm_parts(exponent, significand, significand - V(1));
 }
 
 /**
@@ -220,11 +321,9 @@ SURPRISAL_FN V logarithm(V x) {
  */
 template <class V>
 SURPRISAL_FN V log_ratio(V r, V t) {
-  using F = Format<Scalar<V>>;
   V significand, exponent;
   split_exponent(r, significand, exponent);
-  const V fraction = log_one_plus<F::log_terms>(select(exponent == V(0), t, significand - V(1)));
-  return multiply_add(exponent, V(F::ln2_head), multiply_add(exponent, V(F::ln2_tail), fraction));
+  return logarithm_parts(exponent, significand, select(exponent == V(0), t, significand - V(1)));
 }
 
 /**
@@ -246,10 +345,19 @@ SURPRISAL_FN V logarithm_less(V x, V y) {
   return difference + (select(tail == tail, tail, V(0)) + small);
 }
 
-/** log(1 + t) for t in [0, 1]: 1 ulp. */
+/** log(1 + t) for t in [0, 1]: 1.1 ulp. */
 template <class V>
 SURPRISAL_FN V log1p_unit(V t) {
-  return log_one_plus<Format<Scalar<V>>::log1p_terms>(t);
+  constexpr int B = kLogTableBits<V>;
+  if constexpr (B == 0) {
+    return log_one_plus<Format<Scalar<V>>::log1p_terms>(t);
+  } else {
+    constexpr const auto& table = kLog1pTable<B>;
+    const V j = table_index(t, table.cells);
+    const V inverse = lookup(table.inverse, j);
+    const V r = multiply_add(t, inverse, inverse - V(1));
+    return lookup(table.log, j) + residual(r, r * r, log_series<B, 0>(r));
+  }
 }
 
 /** log(1 + x) for x ≥ 0: 1 ulp. NaN for NaN and for infinity. */
@@ -269,21 +377,35 @@ SURPRISAL_FN V power_unit(V b, V g) {
   return select(g == V(0), V(1), select(b < smallest, V(0), power + (b - b)));
 }
 
+/** The same of one exponent for all elements: by multiplication where it is a small integer. */
+template <class V>
+SURPRISAL_FN V power_unit(V b, double g) {
+  const V square = b * b;
+  if (g == 4) return square * square;
+  if (g == 3) return square * b;
+  if (g == 2) return square;
+  if (g == 1) return b;
+  if (g == 0) return V(1);
+  return power_unit(b, V(static_cast<Scalar<V>>(g)));
+}
+
 /** (head + tail)^n by squaring, what each product loses in rounding carried along: 1 ulp. */
 template <class V>
 SURPRISAL_FN V power_integer(V head, V tail, int n) {
   V power(1), power_tail(0);
-  for (; n > 0; n >>= 1) {
+  for (bool first = true;;) {
     if (n & 1) {
-      const V product = power * head;
-      power_tail = multiply_add(power, tail, power_tail * head) - residual(product, power, head);
+      const V product = first ? head : power * head;
+      power_tail = first ? tail : multiply_add(power, tail, power_tail * head) - residual(product, power, head);
       power = product;
+      first = false;
     }
+    n >>= 1;
+    if (n == 0) return power + power_tail;
     const V square = head * head;
-    tail = (head + head) * tail - residual(square, head, head);
+    tail = multiply_add(head + head, tail, -residual(square, head, head));
     head = square;
   }
-  return power + power_tail;
 }
 
 /** The logistic function of x and what goes with it, from one exponential: t = e^−|x|. */
@@ -292,21 +414,24 @@ struct Logistic {
   V p;               // 1/(1 + e^−x)
   V q;               // 1 − p, with all its digits
   V p_tail, q_tail;  // what p and q lost in rounding
-  V log1p_exp;       // log(1 + t) = −log max(p, q)
+  V t;
+
+  /** log(1 + t) = −log max(p, q) */
+  SURPRISAL_FN V log1p_exp() const { return log1p_unit(t); }
 };
 
 template <class V>
 SURPRISAL_FN Logistic<V> logistic(V x) {
   const V t = exponential(-absolute(x));
   const V sum = t + V(1);
-  const V larger = V(1) / sum;
+  const V larger = reciprocal(sum);
   const V smaller = t * larger;
   const V sum_tail = t - (sum - V(1));
   const V larger_tail = residual(residual(V(1), larger, sum), larger, sum_tail) * larger;
   const V smaller_tail = multiply_add(t, larger_tail, -residual(smaller, t, larger));
   const auto positive = x > V(0);
   return {select(positive, larger, smaller), select(positive, smaller, larger),
-          select(positive, larger_tail, smaller_tail), select(positive, smaller_tail, larger_tail), log1p_unit(t)};
+          select(positive, larger_tail, smaller_tail), select(positive, smaller_tail, larger_tail), t};
 }
 
 }  // namespace SURPRISAL_TARGET

@@ -71,6 +71,10 @@ SURPRISAL_FN double multiply_add(double a, double b, double c) { return a * b + 
 SURPRISAL_FN float residual(float c, float a, float b) { return fmaf(-a, b, c); }
 SURPRISAL_FN double residual(double c, double a, double b) { return fma(-a, b, c); }
 
+/** 1/x within an ulp, for normal x whose inverse is normal too. */
+SURPRISAL_FN float reciprocal(float x) { return 1 / x; }
+SURPRISAL_FN double reciprocal(double x) { return 1 / x; }
+
 /** Parameters of a floating format that the elementary functions are built on. */
 template <class R>
 struct Format;
