@@ -56,27 +56,35 @@ struct JensenShannon {
         factor(parameters[1] / parameters[0]),
         cross_entropy(parameters + 2, classes) {}
 
-  /** 1/m of a class, and the +1 of a clamped one. */
+  /** The mixture of a class. */
   template <class V>
-  SURPRISAL_FN static void mixture(V mean, V& inverse, V& clamped) {
-    const V lowest = V(static_cast<Scalar<V>>(lowest_mixture));
-    clamped = select(mean < lowest, V(1), V(0));
-    // NaN stays: maximum() would drop it.
-    inverse = V(1) / maximum(mean, lowest) + (mean - mean);
+  struct Mixture {
+    V inverse;  // 1/m
+    V share;    // 1/(K·m)
+    V shift;    // mean/m − 1, 0 but where the clamp is active
+    V clamped;  // +1 of G
+  };
+
+  /** From Σ_k p_k. A NaN may get lost here: the driver knows it from Σ_c p_c. */
+  template <class V>
+  SURPRISAL_FN static Mixture<V> mixture(V total, int splits) {
+    const V lowest = V(static_cast<Scalar<V>>(lowest_mixture * splits));
+    const V bounded = maximum(total, lowest);
+    const V share = V(1) / bounded;
+    return {share * V(static_cast<Scalar<V>>(splits)), share, (total - bounded) * share,
+            select(total < lowest, V(1), V(0))};
   }
 
   /**
-   * log(p/m), of which p times is the loss and which, clamped, is G. `excess` is p − m, summed from differences of
-   * the rows' p, which are exact where these are close: the logarithm of the ratio then has all its digits, while
-   * log p − log m would have lost them. Where p underflows p·log(p/m) is 0 in the limit, and so is this.
+   * G = log(p/m) + clamped. `excess` is K·(p − mean), summed from differences of the rows' p, which are exact where
+   * these are close: the logarithm of the ratio then has all its digits, while log p − log m would have lost them.
+   * Where p underflows p·log(p/m) is 0 in the limit; here the logarithm stays finite, and so p times it is 0.
    */
   template <class V>
-  SURPRISAL_FN static V log_of_ratio(V p, V excess, V inverse, V clamped) {
+  SURPRISAL_FN static V slope(V p, V excess, const Mixture<V>& mixture) {
     const V smallest = V(Format<Scalar<V>>::smallest_normal);
-    const V ratio = p * inverse;
-    const V difference = select(clamped == V(0), excess * inverse, ratio - V(1));
-    const V result = log_ratio(maximum(ratio, smallest), difference);
-    return select(ratio < smallest, V(0), result) + (ratio - ratio);
+    const V difference = multiply_add(excess, mixture.share, mixture.shift);
+    return log_ratio(maximum(p * mixture.inverse, smallest), difference) + mixture.clamped;
   }
 };
 SURPRISAL_REGISTER(JensenShannon);

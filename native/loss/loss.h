@@ -5,8 +5,8 @@
 //
 //   softmax_linear   linear in log softmax: `floor` and `mass` of its target view (target.h)
 //   softmax_coupled  its own function of log softmax a class: label(...), other(...)
-//   row_group        over the K rows of a sample: splits, factor, cross_entropy, mixture(...),
-//                    log_of_ratio(...), Gradient
+//   row_group        over the K rows of a sample: splits, factor, cross_entropy, mixture(...), slope(...),
+//                    Gradient
 //   elementwise      a sum over classes: on, off, target(...), evaluate(...)
 //   gather           of the label's element alone: value(...), slope()
 //   row_map          not a loss: a row to a row of the same length

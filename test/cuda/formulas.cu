@@ -36,9 +36,7 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
       const CoupledGradient<R> gradient(row, label_g, 1);
       return gradient.value(g, loss) + R(label_loss + CoupledGradient<R>::label(row, g, x, y, 1));
     } else if constexpr (F::kind == Kind::row_group) {
-      R inverse, clamped;
-      F::mixture(x, inverse, clamped);
-      const R slope = F::log_of_ratio(x, y, inverse, clamped);
+      const R slope = F::slope(x, y, F::mixture(x, formula.splits));
       const typename F::Gradient gradient(formula.factor, x, y, x, y);
       return gradient.value(x, slope) + times(slope, Split<R>(gradient.label(x, y)));
     } else if constexpr (F::kind == Kind::elementwise) {
