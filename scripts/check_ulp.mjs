@@ -33,7 +33,14 @@ try {
       continue;
     }
     const program = join(folder, name);
-    const flags = ['-O3', '-std=gnu++20', '-pthread', '-fno-math-errno', '-fno-trapping-math', '-ffp-contract=off'];
+    const flags = [
+      '-O3',
+      '-std=gnu++20',
+      '-pthread',
+      '-fno-math-errno',
+      '-fno-trapping-math',
+      '-ffp-contract=off',
+    ];
     flags.push('-Wno-psabi', `-DSURPRISAL_TARGET=${name}`);
     flags.push(`-DSURPRISAL_EXP_ULP=${bounds.exp}`, `-DSURPRISAL_LOG_ULP=${bounds.log}`);
     if (march !== undefined) flags.push(`-march=${march}`);

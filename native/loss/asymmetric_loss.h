@@ -221,7 +221,7 @@ struct AsymmetricSingleLabel {
   SURPRISAL_FN void other(V p, V log_p, V& loss, V& g) const {
     using S = Scalar<V>;
     const V gamma = V(static_cast<S>(gamma_neg));
-    const V w = power_unit(p, gamma_neg) * V(static_cast<S>(off));
+    const V w = power_unit_uniform(p, gamma_neg) * V(static_cast<S>(off));
     // A class that weighs nothing adds nothing: the limit of p^γ·log p at 0.
     const auto nothing = w == V(0);
     loss = select(nothing, V(0), -(w * log_p));

@@ -379,7 +379,7 @@ SURPRISAL_FN V power_unit(V b, V g) {
 
 /** The same of one exponent for all elements: by multiplication where it is a small integer. */
 template <class V>
-SURPRISAL_FN V power_unit(V b, double g) {
+SURPRISAL_FN V power_unit_uniform(V b, double g) {
   const V square = b * b;
   if (g == 4) return square * square;
   if (g == 3) return square * b;

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { tensor, type FloatDType } from 'surprisal';
 import { CrossEntropyLoss, JsdCrossEntropy } from 'surprisal/loss';
 import { makeBatch } from '../support/batches.js';
-import { assertSameTensor } from '../support/bits.js';
 import { assertNear } from '../support/close.js';
 import {
   floatDTypes,
