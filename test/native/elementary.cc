@@ -92,14 +92,17 @@ void report(const char* what, const Worst& worst, double bound) {
 int run() {
   std::printf("%s, vectors of %d\n", SURPRISAL_STRING(SURPRISAL_TARGET), V::size);
   report("e^x, x in [-87.33, -0]",
-         over(bits(-0.0f), bits(-87.33f), [](V x) { return exponential(x); }, [](double x) { return std::exp(x); }),
+         over(
+             bits(-0.0f), bits(-87.33f), [](V x) { return exponential(x); }, [](double x) { return std::exp(x); }),
          SURPRISAL_EXP_ULP);
   report("e^(z - m), 5 million random pairs", over_maxima(), SURPRISAL_EXP_ULP);
   report("log x, every normal x > 0",
-         over(bits(FLT_MIN), bits(FLT_MAX), [](V x) { return logarithm(x); }, [](double x) { return std::log(x); }),
+         over(
+             bits(FLT_MIN), bits(FLT_MAX), [](V x) { return logarithm(x); }, [](double x) { return std::log(x); }),
          SURPRISAL_LOG_ULP);
   report("log(1 + t), t in [0, 1]",
-         over(bits(0.0f), bits(1.0f), [](V t) { return log1p_unit(t); }, [](double t) { return std::log1p(t); }),
+         over(
+             bits(0.0f), bits(1.0f), [](V t) { return log1p_unit(t); }, [](double t) { return std::log1p(t); }),
          SURPRISAL_LOG_ULP);
   return failures;
 }
