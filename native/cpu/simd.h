@@ -596,19 +596,25 @@ struct Sums {
   }
 };
 
-/** Σ f(c, lanes) over [0, count): f gives the terms of a vector's lanes, 0 past the row's end. */
+/**
+ * Σ f(c, lanes) over [0, count): f gives the terms of a vector's lanes, 0 past the row's end. One copy of f a kind of
+ * lanes: the terms of a stretch are added up one by one.
+ */
 template <class V, int n, class F>
 SURPRISAL_FN Sums<V, n> sum_over(int64_t count, F&& f) {
   Sums<V, n> sums;
   constexpr int64_t step = kStretch * V::size;
   int64_t c = 0;
   for (; c + step <= count; c += step) {
-    sums.add(
-        sum_in_pairs<kStretch>(c, V::size, [&](int64_t i) __attribute__((always_inline)) { return f(i, Full{}); }));
+    Terms<V, n> stretch = {};
+#pragma GCC unroll 1
+    for (int64_t i = c; i < c + step; i += V::size) stretch = stretch + f(i, Full{});
+    sums.add(stretch);
   }
   Terms<V, n> last = {};
-  for_each_vector<V>(count - c,
-                     [&](int64_t i, auto lanes) __attribute__((always_inline)) { last = last + f(c + i, lanes); });
+#pragma GCC unroll 1
+  for (; c + V::size <= count; c += V::size) last = last + f(c, Full{});
+  if (c < count) last = last + f(c, Partial{static_cast<int>(count - c)});
   sums.add(last);
   return sums;
 }
