@@ -73,6 +73,15 @@ export type Arrays = [
   constants?: NativeArray | undefined,
 ];
 
+export interface Processors {
+  /** How many the affinity allows. */
+  readonly allowed: number;
+  /** How many processors' time the quotas of the control groups leave, Infinity without one. */
+  readonly quota: number;
+  /** The number of threads that follows. */
+  readonly threads: number;
+}
+
 export interface Binding {
   readonly fields: readonly Field[];
   readonly dtypes: readonly string[];
@@ -94,6 +103,10 @@ export interface Binding {
   /** The one in use. `setInstructionSet` is for tests and benchmarks. */
   getInstructionSet(): string;
   setInstructionSet(name: string): void;
+  /** What the system lets this process compute on. `root` is put before each path that is read, for tests. */
+  processors(root?: string): Processors;
+  /** What SURPRISAL_NUM_THREADS said where that was no number of threads. */
+  readonly ignoredNumThreads?: string;
   getNumThreads(): number;
   setNumThreads(count: number): void;
 }

@@ -1,4 +1,4 @@
-import { availableParallelism, cpus, totalmem } from 'node:os';
+import { cpus, totalmem } from 'node:os';
 import { binding } from './binding.js';
 import { cudaUnavailable, describe, typeError } from './errors.js';
 import { numberOption } from './options.js';
@@ -26,10 +26,12 @@ export function devices(): DeviceInfo[] {
 /** What works here, what does not, and what to do about it, in words. */
 export function diagnose(): string {
   const { name } = devices()[0]!;
+  const { allowed, quota } = binding.processors();
   return [
     `surprisal on ${process.platform}-${process.arch}, Node ${process.versions.node}`,
     `cpu: ${name}; kernels for ${binding.getInstructionSet()} (available: ${binding.instructionSets.join(', ')}); ` +
-      `${binding.getNumThreads()} of ${availableParallelism()} threads`,
+      `${binding.getNumThreads()} threads, on ${allowed} processors` +
+      (Number.isFinite(quota) ? ` with a quota of ${Number(quota.toFixed(2))} of them` : ''),
     `cuda: not available: ${noCuda}`,
   ].join('\n');
 }
@@ -41,12 +43,36 @@ export function resolveDevice(device: unknown): 'cpu' {
   throw typeError('ERR_OPTION', `expected 'cpu', 'cuda' or 'cuda:N' for device, got ${describe(device)}`);
 }
 
-/** Threads that a call may use, this one included. */
+const mostThreads = 1024;
+
+if (binding.ignoredNumThreads !== undefined) {
+  process.emitWarning(
+    `SURPRISAL_NUM_THREADS: expected an integer in [1, ${mostThreads}], got ${describe(binding.ignoredNumThreads)}; ` +
+      `it is ignored, and ${binding.getNumThreads()} threads are used`,
+    { code: 'ERR_OPTION' },
+  );
+}
+
+/**
+ * How many threads of this process compute, at most: all asynchronous calls share so many, and a synchronous call uses
+ * its own thread and the others.
+ *
+ * At first that is what the environment variable SURPRISAL_NUM_THREADS says (an integer in [1, 1024]; anything else is
+ * ignored with a warning), and without it the number of processors that the process's affinity allows, or that the quota
+ * of its control groups pays for, rounded up, where that is less.
+ */
 export function getNumThreads(): number {
   return binding.getNumThreads();
 }
 
-/** Sets the number of threads for the whole process. Results do not depend on it, bit by bit. */
+/**
+ * Sets the number of threads, for every thread of the process and from the next block of rows on. Results do not depend
+ * on it, bit by bit.
+ *
+ * @throws ERR_OPTION unless it is an integer in [1, 1024]
+ */
 export function setNumThreads(count: number): void {
-  binding.setNumThreads(numberOption('setNumThreads', 'count', count, { min: 1, max: 1024, integer: true }));
+  binding.setNumThreads(
+    numberOption('setNumThreads', 'count', count, { min: 1, max: mostThreads, integer: true }),
+  );
 }

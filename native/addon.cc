@@ -7,6 +7,7 @@
 
 #include "arguments.h"
 #include "cpu/cpu.h"
+#include "cpu/processors.h"
 #include "cpu/thread_pool.h"
 
 namespace surprisal {
@@ -122,6 +123,15 @@ void convert(const Napi::CallbackInfo& info) {
   cpu_backend().convert(source.data, source_dtype, target.data, target_dtype, count);
 }
 
+Napi::Value processors(const Napi::CallbackInfo& info) {
+  const Processors found = info[0].IsUndefined() ? read_processors() : read_processors(info[0].ToString());
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("allowed", found.allowed);
+  result.Set("quota", found.quota);
+  result.Set("threads", found.threads());
+  return result;
+}
+
 template <class List, class Make>
 Napi::Array array_of(Napi::Env env, const List& list, Make&& make) {
   Napi::Array array = Napi::Array::New(env);
@@ -164,6 +174,8 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
                   throw Napi::RangeError::New(info.Env(), "no instruction set '" + name + "' here");
                 }
               }));
+  exports.Set("processors", Napi::Function::New(env, processors));
+  if (const auto& asked = default_threads().ignored; !asked.empty()) exports.Set("ignoredNumThreads", string(asked));
   exports.Set("getNumThreads", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
                 return Napi::Number::New(info.Env(), ThreadPool::instance().threads());
               }));

@@ -1,24 +1,10 @@
 #include "thread_pool.h"
 
 #include <algorithm>
-#include <cstdlib>
+
+#include "processors.h"
 
 namespace surprisal {
-
-namespace {
-
-constexpr int kMostThreads = 1024;
-
-/** SURPRISAL_NUM_THREADS, or the processors that this process may run on. */
-int default_threads() {
-  if (const char* text = std::getenv("SURPRISAL_NUM_THREADS")) {
-    const int count = std::atoi(text);
-    if (count >= 1) return std::min(count, kMostThreads);
-  }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
-}  // namespace
 
 struct ThreadPool::Job {
   void (*task)(void*, int64_t);
@@ -33,7 +19,7 @@ ThreadPool& ThreadPool::instance() {
   return *pool;
 }
 
-ThreadPool::ThreadPool() : threads_(default_threads()) {}
+ThreadPool::ThreadPool() : threads_(default_threads().count) {}
 
 int ThreadPool::threads() {
   std::lock_guard lock(mutex_);
