@@ -73,6 +73,15 @@ export type Arrays = [
   constants?: NativeArray | undefined,
 ];
 
+export interface AsyncCall {
+  /** For `cancel`. */
+  readonly id: number;
+  /** What evaluate returns. */
+  readonly promise: Promise<number | undefined>;
+}
+
+export type MemoryMode = 'held' | 'copied';
+
 export interface Processors {
   /** How many the affinity allows. */
   readonly allowed: number;
@@ -92,8 +101,21 @@ export interface Binding {
    * reduction 'none', where `output` takes the losses, undefined.
    */
   evaluate(...arrays: Arrays): number | undefined;
-  /** The same off the event loop. The first element of `cancel` turned nonzero stops it; it then rejects with ERR_ABORTED. */
-  evaluateAsync(cancel: Int32Array | undefined, ...arrays: Arrays): Promise<number | undefined>;
+  /** The same on the pool's threads alone; rejects with what evaluate throws. */
+  evaluateAsync(...arrays: Arrays): AsyncCall;
+  /**
+   * Stops an asynchronous call: no row is begun any more, and it rejects with ERR_ABORTED when those at work are done.
+   * Nothing where it has ended.
+   */
+  cancel(id: number): void;
+  /**
+   * What asynchronous calls work in: the arrays' memory, which they share in holding, or copies, which are written back
+   * at the end, where the runtime has no way to hold memory. `setMemoryMode` is for tests.
+   */
+  getMemoryMode(): MemoryMode;
+  setMemoryMode(mode: MemoryMode): void;
+  /** Whether ArrayBuffer.prototype.transfer(newLength) frees memory that is held. */
+  transferFreesHeldMemory(): boolean;
   /** Σ_c q·log q of each row of a contiguous rows × classes matrix, with 0·log 0 = 0. */
   negativeEntropy(matrix: NativeArray, dtype: number, rows: number, classes: number): Float64Array;
   /** Copies elementwise between floating dtypes, rounding once to nearest even. */

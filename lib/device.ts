@@ -27,11 +27,13 @@ export function devices(): DeviceInfo[] {
 export function diagnose(): string {
   const { name } = devices()[0]!;
   const { allowed, quota } = binding.processors();
+  const copies = binding.getMemoryMode() === 'copied';
   return [
     `surprisal on ${process.platform}-${process.arch}, Node ${process.versions.node}`,
     `cpu: ${name}; kernels for ${binding.getInstructionSet()} (available: ${binding.instructionSets.join(', ')}); ` +
       `${binding.getNumThreads()} threads, on ${allowed} processors` +
       (Number.isFinite(quota) ? ` with a quota of ${Number(quota.toFixed(2))} of them` : ''),
+    `asynchronous calls: in ${copies ? 'copies of the arrays: this runtime has no way to hold their memory' : "the arrays' own memory"}`,
     `cuda: not available: ${noCuda}`,
   ].join('\n');
 }

@@ -29,7 +29,9 @@ export const cudaUnavailable = (reason: string) =>
 
 /** The error of an aborted call: an AbortError, as the signal's own reason is its cause. */
 export function abortError(reason: unknown) {
-  const error = new Error('the operation was aborted; what it wrote so far is undefined', { cause: reason });
+  const error = new Error('the operation was aborted; each row of `out` is either done or as it was', {
+    cause: reason,
+  });
   error.name = 'AbortError';
   return withCode(error, 'ERR_ABORTED');
 }

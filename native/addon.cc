@@ -6,17 +6,13 @@
 #include <vector>
 
 #include "arguments.h"
+#include "async.h"
 #include "cpu/cpu.h"
 #include "cpu/processors.h"
 #include "cpu/thread_pool.h"
 
 namespace surprisal {
 namespace {
-
-/** What a call returns: its loss, unless its losses were written to an array. */
-Napi::Value loss_value(Napi::Env env, const Evaluation& call, double loss) {
-  return call.reduction == Reduction::none ? env.Undefined() : Napi::Number::New(env, loss);
-}
 
 /**
  * The one function that is called as Node-API has it: a Napi::CallbackInfo takes memory from the heap for more than six
@@ -36,69 +32,6 @@ napi_value evaluate(napi_env env, napi_callback_info info) {
     to_error(env, exception).ThrowAsJavaScriptException();
   }
   return nullptr;
-}
-
-/** Arguments from `first` on, as many as a call's arrays may be. */
-std::vector<napi_value> arguments_from(const Napi::CallbackInfo& info, size_t first) {
-  std::vector<napi_value> arguments;
-  for (size_t i = first; i < std::min(info.Length(), first + kArrayCount); ++i) arguments.push_back(info[i]);
-  return arguments;
-}
-
-/** A call on a thread of libuv, which shares the pool's with every other call. */
-class EvaluateWorker : public Napi::AsyncWorker {
- public:
-  EvaluateWorker(const Napi::CallbackInfo& info, const Backend& backend)
-      : AsyncWorker(info.Env(), "surprisal.evaluate"),
-        backend_(backend),
-        deferred_(Napi::Promise::Deferred::New(info.Env())),
-        call_(read_evaluation(info.Env(), arguments_from(info, 1), backend)) {
-    if (!info[0].IsUndefined()) {
-      const ArrayView cancel = read_array(info.Env(), info[0], "cancel");
-      check_length(info.Env(), cancel, 1, sizeof(int32_t), "cancel");
-      static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t));
-      call_.cancelled = static_cast<const std::atomic<int32_t>*>(cancel.data);
-    }
-    // The arrays live as long as the work.
-    Napi::Array arrays = Napi::Array::New(info.Env(), info.Length());
-    for (uint32_t i = 0; i < info.Length(); ++i) arrays.Set(i, info[i]);
-    arrays_ = Napi::Persistent(arrays.As<Napi::Object>());
-  }
-
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
- protected:
-  void Execute() override {
-    try {
-      loss_ = backend_.evaluate(call_);
-    } catch (...) {
-      error_ = std::current_exception();
-    }
-  }
-
-  void OnOK() override {
-    if (!error_) return deferred_.Resolve(loss_value(Env(), call_, loss_));
-    try {
-      std::rethrow_exception(error_);
-    } catch (const std::exception& exception) {
-      deferred_.Reject(to_error(Env(), exception).Value());
-    }
-  }
-
- private:
-  const Backend& backend_;
-  Napi::Promise::Deferred deferred_;
-  Evaluation call_;
-  double loss_ = 0;
-  Napi::ObjectReference arrays_;
-  std::exception_ptr error_;
-};
-
-Napi::Value evaluate_async(const Napi::CallbackInfo& info) {
-  auto* worker = new EvaluateWorker(info, cpu_backend());  // deletes itself
-  const Napi::Promise promise = worker->promise();
-  worker->Queue();
-  return promise;
 }
 
 Napi::Value negative_entropy(const Napi::CallbackInfo& info) {
@@ -161,7 +94,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   napi_value evaluate_function = nullptr;
   napi_create_function(env, "evaluate", NAPI_AUTO_LENGTH, evaluate, nullptr, &evaluate_function);
   exports.Set("evaluate", evaluate_function);
-  exports.Set("evaluateAsync", Napi::Function::New(env, evaluate_async));
+  export_async(env, exports);
   exports.Set("negativeEntropy", Napi::Function::New(env, negative_entropy));
   exports.Set("convert", Napi::Function::New(env, convert));
   exports.Set("instructionSets", array_of(env, instruction_sets(), string));

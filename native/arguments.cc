@@ -38,10 +38,6 @@ enum Slot {
   kSlotCount = kParameter0 + kMaxParameters,
 };
 
-/** Arrays of a call, in the order of binding.d.ts. */
-enum Array { kHeader, kInput, kIndices, kGrad, kOutput, kDense, kGradOutputs, kWeight, kPosWeight, kConstants };
-static_assert(kConstants + 1 == kArrayCount);
-
 constexpr double kLargestInteger = 9007199254740992.0;  // 2^53
 
 Napi::Error coded(Napi::Error error, const char* code) {
@@ -265,6 +261,10 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
       kind == "row_map" ? call.grad != nullptr : call.reduction != Reduction::none || call.output != nullptr;
   if (!has_memory) refuse(env, "expected memory for the result");
   return call;
+}
+
+Napi::Value loss_value(Napi::Env env, const Evaluation& call, double loss) {
+  return call.reduction == Reduction::none ? env.Undefined() : Napi::Number::New(env, loss);
 }
 
 Napi::Error to_error(Napi::Env env, const std::exception& exception) {

@@ -10,8 +10,10 @@
 
 namespace surprisal {
 
-/** The most arrays that a call has, the header included. */
-inline constexpr size_t kArrayCount = 10;
+/** Arrays of a call, in the order of binding.d.ts. */
+enum Array { kHeader, kInput, kIndices, kGrad, kOutput, kDense, kGradOutputs, kWeight, kPosWeight, kConstants };
+/** The most that a call has. */
+inline constexpr size_t kArrayCount = kConstants + 1;
 
 /** Names of the header's slots, in order. */
 extern const std::vector<const char*> kFieldNames;
@@ -36,6 +38,9 @@ void check_length(Napi::Env env, const ArrayView& array, int64_t count, int elem
 
 /** The dtype of a code, between 0 and `count`. */
 DType read_dtype(Napi::Env env, double code, int count, const char* name);
+
+/** What a call returns: its loss, unless its losses were written to an array. */
+Napi::Value loss_value(Napi::Env env, const Evaluation& call, double loss);
 
 /** What a caught exception is in JavaScript: an error with a `code`. */
 Napi::Error to_error(Napi::Env env, const std::exception& exception);

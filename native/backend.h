@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -83,6 +84,17 @@ struct LossInfo {
   int parameter_count;
 };
 
+/** A call in stages, whose parts may run at once and in any order. */
+class Computation {
+ public:
+  virtual ~Computation() = default;
+  /** Begins the next stage, once all parts of the last have ended: how many it has, 0 where there is none. */
+  virtual int64_t next_stage() = 0;
+  virtual void run_part(int64_t i) = 0;
+  /** What evaluate returns, after the last stage. */
+  virtual double value() const = 0;
+};
+
 /** What a backend offers. */
 struct Backend {
   int loss_count;
@@ -91,6 +103,11 @@ struct Backend {
    * The loss, reduced; 0 for Reduction::none. Throws CodedError before it writes anything, Aborted, or std::bad_alloc.
    */
   double (*evaluate)(const Evaluation&);
+  /**
+   * The same for other threads to run; its stages and parts throw what evaluate does. The evaluation must live as
+   * long. It is given a copy of the labels, as one that changed after it was checked would lead outside of the arrays.
+   */
+  std::unique_ptr<Computation> (*compute)(Evaluation&);
   /** Σ_c q·log q of each row of a contiguous matrix, into `result`. */
   void (*negative_entropy)(const void* matrix, DType, int64_t rows, int64_t classes, double* result);
   /** Elementwise copy between floating dtypes, rounded once. */

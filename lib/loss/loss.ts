@@ -1,7 +1,8 @@
 import type { Arrays } from '../../binding.js';
+import { evaluateAsync } from '../async.js';
 import { binding, dtypeCode, headerLength, slot } from '../binding.js';
 import { resolveDevice, type Device } from '../device.js';
-import { abortError, describe, rangeError, typeError } from '../errors.js';
+import { describe, rangeError, typeError } from '../errors.js';
 import { asRows, isShapeWithout, overlap, overlapsItself, rowStrides, type Rows } from '../geometry.js';
 import { checkOptions } from '../options.js';
 import {
@@ -103,7 +104,10 @@ export interface GradOptions extends CallOptions {
 }
 
 export interface AsyncOptions {
-  /** Stops the work; the call then rejects with an AbortError, and `out` holds rows of both old and new. */
+  /**
+   * Stops the work: the call rejects with an AbortError as soon as the rows at work are done, and writes nothing
+   * afterwards. Each row of `out` (with the JSD each sample's rows) then holds its results or is as it was.
+   */
   signal?: AbortSignal | undefined;
 }
 
@@ -181,19 +185,6 @@ export function factorOption(
   return new Tensor(valuesAs(given, 'float64').slice(), given.shape, 'float64');
 }
 
-/** Memory that can grow, shrink or move while a worker reads it can't be used off the event loop. */
-function refuseResizable(owner: string, arrays: Arrays): void {
-  for (const array of arrays) {
-    if (array !== undefined && (array.buffer as { resizable?: boolean }).resizable === true) {
-      throw typeError(
-        'ERR_DTYPE',
-        `${owner}: an asynchronous call can't work in a resizable ArrayBuffer, which may move meanwhile; ` +
-          `pass a copy (array.slice()) or make the call synchronous`,
-      );
-    }
-  }
-}
-
 /** Names of the options of each call. */
 const callOptions = {
   forward: ['out', 'device'],
@@ -265,7 +256,10 @@ export abstract class Loss {
     return { value: prepared.value, grad: prepared.grad! };
   }
 
-  /** `forward` off the event loop. The arrays must stay as they are until the promise settles. */
+  /**
+   * `forward` off the event loop, on the threads that all calls share. Don't write to the arrays until the promise
+   * settles; if their buffers are transferred meanwhile, the loss is still that of what they held.
+   */
   async forwardAsync(
     input: TensorLike,
     target: TensorLike,
@@ -276,7 +270,10 @@ export abstract class Loss {
     return value;
   }
 
-  /** `valueAndGrad` off the event loop. The arrays must stay as they are until the promise settles. */
+  /**
+   * `valueAndGrad` off the event loop, as `forwardAsync`. Where a buffer of `out` is transferred meanwhile, it rejects
+   * with ERR_DISPOSED.
+   */
   async valueAndGradAsync(
     input: TensorLike,
     target: TensorLike,
@@ -301,19 +298,8 @@ export abstract class Loss {
       );
     }
     const prepared = this.#prepare(input, target, wantsGrad, options);
-    refuseResizable(this.#definition.owner, prepared.arrays);
-    prepared.arrays[0] = prepared.arrays[0].slice();
-    if (signal?.aborted) throw abortError(signal.reason);
-    const cancel = signal && new Int32Array(1);
-    const onAbort = () => Atomics.store(cancel!, 0, 1);
-    signal?.addEventListener('abort', onAbort, { once: true });
-    try {
-      finish(prepared, await binding.evaluateAsync(cancel, ...prepared.arrays));
-    } catch (error) {
-      throw (error as { code?: unknown }).code === 'ERR_ABORTED' ? abortError(signal?.reason) : error;
-    } finally {
-      signal?.removeEventListener('abort', onAbort);
-    }
+    const results = { 'out.grad': prepared.grad?.data, 'out.value': prepared.value.data };
+    finish(prepared, await evaluateAsync(this.#definition.owner, prepared.arrays, results, signal));
     return prepared;
   }
 

@@ -3,7 +3,10 @@
 #include "cpu.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <fstream>
+#include <limits>
 #include <memory>
 
 #include "indices.h"
@@ -50,39 +53,24 @@ constexpr int64_t kBlockRows = 64;
 /** Blocks of a call: their sums are kept on the stack. */
 constexpr int64_t kMostBlocks = 1024;
 
+int64_t whole_tiles(int64_t units) {
+  return units > kBlockRows ? (units + kBlockRows - 1) / kBlockRows * kBlockRows : units;
+}
+
+/** How many units are computed before anything else may come between. */
+int64_t units_per_piece(int64_t elements_per_unit) {
+  return whole_tiles(std::max<int64_t>(1, kBlockElements / elements_per_unit));
+}
+
 /** How many units make a block. A function of the shape alone, so that sums do not depend on the threads. */
-int64_t units_per_block(int64_t units, int64_t elements_per_unit) {
-  int64_t size = std::max<int64_t>(1, kBlockElements / elements_per_unit);
-  size = std::max(size, (units + kMostBlocks - 1) / kMostBlocks);
-  return size > kBlockRows ? (size + kBlockRows - 1) / kBlockRows * kBlockRows : size;
+int64_t units_per_block(int64_t units, int64_t units_per_piece) {
+  return whole_tiles(std::max(units_per_piece, (units + kMostBlocks - 1) / kMostBlocks));
 }
 
-void check_cancelled(const Evaluation& call) {
-  if (call.cancelled != nullptr && call.cancelled->load(std::memory_order_relaxed) != 0) throw Aborted();
-}
-
-/** Runs of blocks that a thread takes at once: consecutive, so that it can fetch the next row while it works at one. */
+/** Runs of blocks, which a thread takes at once: consecutive, so that it fetches the next row while it works at one. */
 constexpr int64_t kRunsPerThread = 16;
-
-/** Calls f(block, i) for blocks of `size` units, on every thread; one alone on this thread. */
-template <class F>
-void for_each_block(const Evaluation& call, int64_t units, int64_t size, F&& f) {
-  if (units <= size) {
-    check_cancelled(call);
-    f(Block{0, units, units}, 0);
-    return;
-  }
-  const int64_t count = (units + size - 1) / size;
-  const auto run = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      check_cancelled(call);
-      f(Block{i * size, std::min(units, (i + 1) * size), std::min(units, end * size)}, i);
-    }
-  };
-  ThreadPool& pool = ThreadPool::instance();
-  const int64_t runs = std::min(count, pool.threads() * kRunsPerThread);
-  pool.parallel_for(runs, [&](int64_t r) { run(r * count / runs, (r + 1) * count / runs); });
-}
+/** Elements of a run, about, where other calls and the event loop wait for it to end. */
+constexpr int64_t kRunElements = 1 << 19;
 
 double sum_in_order(const double* parts, int64_t count) {
   double sum = 0;
@@ -98,36 +86,6 @@ double sum_in_order(const double* parts, int64_t count) {
                         (huge ? std::to_string(static_cast<uint64_t>(index)) : std::to_string(index));
   if (call.has_ignore_index) message += " (rows to be ignored are " + std::to_string(call.ignore_index) + ")";
   throw CodedError("ERR_TARGET_OUT_OF_RANGE", message);
-}
-
-/** Checks every label and sums the weights of the rows that count: all that a denominator depends on. */
-double read_labels(const Evaluation& call, int64_t rows) {
-  const bool wide = call.dtype == DType::float64;
-  const bool per_class = call.weight != nullptr && call.weight_row_stride == 0 && call.weight_class_stride == 1;
-  const int64_t size = units_per_block(rows, 1);
-  double weights[kMostBlocks];
-  int64_t bad[kMostBlocks];
-  for_each_block(call, rows, size, [&](Block block, int64_t i) {
-    double sum = 0;
-    bad[i] = -1;
-    for (int64_t row = block.begin; row < block.end; ++row) {
-      const int64_t index = read_index(call, row);
-      if (is_ignored(call, index)) continue;
-      if (index < 0 || index >= call.classes) {
-        bad[i] = row;
-        break;
-      }
-      sum += !per_class ? 1
-             : wide     ? static_cast<const double*>(call.weight)[index]
-                        : static_cast<double>(static_cast<const float*>(call.weight)[index]);
-    }
-    weights[i] = sum;
-  });
-  const int64_t count = (rows + size - 1) / size;
-  for (int64_t i = 0; i < count; ++i) {
-    if (bad[i] >= 0) throw_bad_index(call, bad[i]);
-  }
-  return sum_in_order(weights, count);
 }
 
 /** Bytes of the largest cache of a processor. What sysconf says of it may be the sum over all sockets of a host. */
@@ -152,23 +110,153 @@ bool streams_gradient(const Evaluation& call) {
   return call.grad != nullptr && call.grad != call.input && 2 * bytes > cache_bytes;
 }
 
-double evaluate(const Evaluation& call) {
-  const LossKernels& loss = current().load()->losses[call.loss];
-  const int64_t rows_per_unit = loss.rows_per_unit(call);
-  const int64_t units = call.rows() / rows_per_unit;
-  const double weights = call.indices != nullptr ? read_labels(call, units) : static_cast<double>(units);
+/**
+ * One call in two stages: the labels are checked and their weights summed up, which is all that a denominator depends
+ * on; then the rows are computed.
+ */
+class CpuComputation final : public Computation {
+ public:
+  /** The call is read and written until the end. Where its threads are shared, they take shorter runs of blocks. */
+  CpuComputation(const Evaluation& call, bool shared)
+      : call_(call),
+        loss_(current().load()->losses[call.loss]),
+        shared_(shared),
+        rows_per_unit_(loss_.rows_per_unit(call)),
+        units_(call.rows() / rows_per_unit_) {}
 
-  double denominator = 1;
-  if (call.reduction == Reduction::mean) {
-    denominator = call.divisor != 0 ? call.divisor : loss.denominator(call, weights);
+  /** Gives the call labels of its own, copied where they are checked: nothing changes them afterwards. */
+  void keep_labels(Evaluation& call) {
+    if (call.indices == nullptr) return;
+    const size_t size = kDTypeSizes[static_cast<int>(call.indices_dtype)];
+    labels_.reset(new std::byte[static_cast<size_t>(units_) * size]);
+    shared_labels_ = static_cast<const std::byte*>(call.indices);
+    call.indices = labels_.get();
   }
-  const Problem problem{call, call.grad_output / denominator, streams_gradient(call)};
-  const BlockKernel run = loss.run[static_cast<int>(call.dtype)];
-  const int64_t size = units_per_block(units, rows_per_unit * call.classes);
-  double sums[kMostBlocks];
-  for_each_block(call, units, size, [&](Block block, int64_t i) { sums[i] = run(problem, block); });
-  if (call.reduction == Reduction::none) return 0;
-  return sum_in_order(sums, (units + size - 1) / size) / denominator;
+
+  int64_t next_stage() override {
+    const Stage last = stage_;
+    if (last == Stage::rows) return 0;
+    stage_ = last == Stage::none && call_.indices != nullptr ? Stage::labels : Stage::rows;
+    if (stage_ == Stage::labels) {
+      cut(1);
+    } else {
+      const double weights = last == Stage::labels ? checked_weights() : static_cast<double>(units_);
+      if (call_.reduction == Reduction::mean) {
+        denominator_ = call_.divisor != 0 ? call_.divisor : loss_.denominator(call_, weights);
+      }
+      streams_ = streams_gradient(call_);
+      cut(rows_per_unit_ * call_.classes);
+    }
+    return runs_;
+  }
+
+  void run_part(int64_t run) override {
+    const bool alone = runs_ == blocks_;
+    const int64_t begin = alone ? run : run * blocks_ / runs_, end = alone ? run + 1 : (run + 1) * blocks_ / runs_;
+    for (int64_t i = begin; i < end; ++i) {
+      const Block block{i * size_, std::min(units_, (i + 1) * size_), std::min(units_, end * size_)};
+      sums_[i] = stage_ == Stage::labels ? read_labels(block) : run_rows(block);
+    }
+  }
+
+  /** The reduced loss. */
+  double value() const override {
+    return call_.reduction == Reduction::none ? 0 : sum_in_order(sums_, blocks_) / denominator_;
+  }
+
+ private:
+  enum class Stage : uint8_t { none, labels, rows };
+
+  /** Cuts the units, of so many elements each, into this stage's runs of blocks of pieces. */
+  void cut(int64_t elements_per_unit) {
+    piece_ = units_per_piece(elements_per_unit);
+    size_ = units_per_block(units_, piece_);
+    blocks_ = runs_ = 1;
+    if (size_ >= units_) return;
+    blocks_ = (units_ + size_ - 1) / size_;
+    const int64_t runs = ThreadPool::instance().threads() * kRunsPerThread;
+    runs_ = std::min(blocks_, shared_ ? std::max(runs, units_ * elements_per_unit / kRunElements) : runs);
+  }
+
+  void check_cancelled() const {
+    if (call_.cancelled != nullptr && call_.cancelled->load(std::memory_order_relaxed) != 0) throw Aborted();
+  }
+
+  /** Checks the labels of a block and sums the weights of its rows that count. */
+  double read_labels(Block block) {
+    check_cancelled();
+    if (labels_ != nullptr) {
+      const size_t size = kDTypeSizes[static_cast<int>(call_.indices_dtype)];
+      std::memcpy(labels_.get() + block.begin * size, shared_labels_ + block.begin * size,
+                  (block.end - block.begin) * size);
+    }
+    const bool wide = call_.dtype == DType::float64;
+    const bool per_class = call_.weight != nullptr && call_.weight_row_stride == 0 && call_.weight_class_stride == 1;
+    double sum = 0;
+    for (int64_t row = block.begin; row < block.end; ++row) {
+      const int64_t index = read_index(call_, row);
+      if (is_ignored(call_, index)) continue;
+      if (index < 0 || index >= call_.classes) {
+        int64_t first = first_bad_.load(std::memory_order_relaxed);
+        while (row < first && !first_bad_.compare_exchange_weak(first, row, std::memory_order_relaxed)) {
+        }
+        break;
+      }
+      sum += !per_class ? 1
+             : wide     ? static_cast<const double*>(call_.weight)[index]
+                        : static_cast<double>(static_cast<const float*>(call_.weight)[index]);
+    }
+    return sum;
+  }
+
+  double checked_weights() const {
+    const int64_t bad = first_bad_.load(std::memory_order_relaxed);
+    if (bad < units_) throw_bad_index(call_, bad);
+    return sum_in_order(sums_, blocks_);
+  }
+
+  /** In pieces, as the blocks of a huge call are long and it may be cancelled. */
+  double run_rows(Block block) const {
+    const Problem problem{call_, call_.grad_output / denominator_, streams_};
+    const BlockKernel run = loss_.run[static_cast<int>(call_.dtype)];
+    double sum = 0;
+    for (int64_t begin = block.begin; begin < block.end; begin += piece_) {
+      check_cancelled();
+      sum += run(problem, {begin, std::min(block.end, begin + piece_), block.run_end});
+    }
+    return sum;
+  }
+
+  const Evaluation& call_;
+  const LossKernels& loss_;
+  const bool shared_;
+  const int64_t rows_per_unit_, units_;
+  bool streams_ = false;
+  std::unique_ptr<std::byte[]> labels_;
+  const std::byte* shared_labels_ = nullptr;
+  Stage stage_ = Stage::none;
+  int64_t piece_ = 0, size_ = 0, blocks_ = 0, runs_ = 0;  // of this stage: units of a piece, of a block; how many
+  double denominator_ = 1;
+  std::atomic<int64_t> first_bad_{std::numeric_limits<int64_t>::max()};
+  double sums_[kMostBlocks];  // of this stage's blocks
+};
+
+double evaluate(const Evaluation& call) {
+  CpuComputation computation(call, false);
+  while (const int64_t count = computation.next_stage()) {
+    if (count == 1) {
+      computation.run_part(0);
+    } else {
+      ThreadPool::instance().parallel_for(count, [&](int64_t i) { computation.run_part(i); });
+    }
+  }
+  return computation.value();
+}
+
+std::unique_ptr<Computation> compute(Evaluation& call) {
+  auto computation = std::make_unique<CpuComputation>(call, true);
+  computation->keep_labels(call);
+  return computation;
 }
 
 void negative_entropy(const void* matrix, DType dtype, int64_t rows, int64_t classes, double* result) {
@@ -208,7 +296,8 @@ bool use_instruction_set(const std::string& name) {
 
 const Backend& cpu_backend() {
   static const auto* infos = new std::vector<LossInfo>(loss_infos());
-  static const Backend backend{static_cast<int>(infos->size()), infos->data(), evaluate, negative_entropy, convert};
+  static const Backend backend{
+      static_cast<int>(infos->size()), infos->data(), evaluate, compute, negative_entropy, convert};
   return backend;
 }
 

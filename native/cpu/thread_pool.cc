@@ -1,17 +1,33 @@
 #include "thread_pool.h"
 
+#include <pthread.h>
+
 #include <algorithm>
+#include <chrono>
+#include <system_error>
+#include <thread>
 
 #include "processors.h"
 
 namespace surprisal {
 
-struct ThreadPool::Job {
-  void (*task)(void*, int64_t);
-  void* context;
-  int64_t next, count;
-  int64_t running;
-  std::exception_ptr error;
+/**
+ * Lets the thread that waits for this processor run, the event loop above all, which else would wait for the end of a
+ * time slice. Where that takes long, the other one computes too; then this one gives way no more until it has had as
+ * long.
+ */
+class ThreadPool::Courtesy {
+ public:
+  void give_way() {
+    const auto before = std::chrono::steady_clock::now();
+    if (before < next_) return;
+    std::this_thread::yield();
+    const auto after = std::chrono::steady_clock::now();
+    next_ = after + (after - before);
+  }
+
+ private:
+  std::chrono::steady_clock::time_point next_;
 };
 
 ThreadPool& ThreadPool::instance() {
@@ -21,70 +37,158 @@ ThreadPool& ThreadPool::instance() {
 
 ThreadPool::ThreadPool() : threads_(default_threads().count) {}
 
-int ThreadPool::threads() {
-  std::lock_guard lock(mutex_);
-  return threads_;
-}
-
 void ThreadPool::set_threads(int count) {
-  std::lock_guard lock(mutex_);
-  threads_ = std::clamp(count, 1, kMostThreads);
-  work_.notify_all();
+  Lock lock(mutex_);
+  threads_.store(std::clamp(count, 1, kMostThreads), std::memory_order_relaxed);
+  look_for_others();
+  wake_.notify_all();
 }
 
-void ThreadPool::start_workers(int count) {
-  while (workers_ < count) {
-    std::thread([this, number = workers_] { work(number); }).detach();
-    ++workers_;
-  }
-}
+/** Workers that may be inside of jobs. */
+int ThreadPool::limit() const { return std::max(1, threads() - callers_); }
 
-void ThreadPool::work(int number) {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    // Threads above a lowered count stay asleep.
-    work_.wait(lock, [&] { return !jobs_.empty() && number < threads_ - 1; });
-    Job* job = jobs_.front();
-    jobs_.pop_front();
-    if (job->next < job->count) {
-      if (job->next + 1 < job->count) jobs_.push_back(job);
-      run_block(*job, lock);
+void ThreadPool::look_for_others() { crowded_.store(queue_.size() > 1 || busy_ > limit(), std::memory_order_relaxed); }
+
+/** False where there are fewer, because the system gives no more. */
+bool ThreadPool::start_workers(int64_t count) {
+  for (; workers_ < count; ++workers_) {
+    try {
+      std::thread thread([this] { work(); });
+#ifdef __linux__
+      pthread_setname_np(thread.native_handle(), "surprisal");
+#endif
+      thread.detach();
+    } catch (const std::system_error&) {
+      return false;
     }
   }
+  return true;
 }
 
-void ThreadPool::run_block(Job& job, std::unique_lock<std::mutex>& lock) {
-  const int64_t i = job.next++;
-  ++job.running;
-  lock.unlock();
-  std::exception_ptr error;
-  try {
-    job.task(job.context, i);
-  } catch (...) {
-    error = std::current_exception();
+void ThreadPool::work() {
+  Courtesy courtesy;
+  Lock lock(mutex_);
+  for (;;) {
+    while (queue_.empty() || busy_ >= limit()) {
+      ++idle_;
+      wake_.wait(lock);
+      --idle_;
+    }
+    Job& job = *queue_.front();
+    queue_.pop_front();
+    queue_.push_back(&job);
+    ++job.threads_;
+    ++busy_;
+    look_for_others();
+    lock.unlock();
+    run_parts(job, &courtesy);
+    lock.lock();
+    --busy_;
+    leave(job, lock);
   }
+}
+
+/** Runs parts of a job that this thread is inside of; a worker, which has courtesy, until it is another job's turn. */
+void ThreadPool::run_parts(Job& job, Courtesy* courtesy) {
+  do {
+    const int64_t i = job.next_.fetch_add(1, std::memory_order_relaxed);
+    if (i >= job.count_) return;
+    try {
+      job.run_part(i);
+    } catch (...) {
+      Lock lock(mutex_);
+      if (!job.error_) job.error_ = std::current_exception();
+      job.next_.store(job.count_, std::memory_order_relaxed);
+    }
+    if (!job.awaited_) courtesy->give_way();
+  } while (courtesy == nullptr || !crowded_.load(std::memory_order_relaxed));
+}
+
+/** The last thread to leave a job without parts begins its next stage, or ends it. */
+void ThreadPool::leave(Job& job, Lock& lock) {
+  if (job.exhausted()) dequeue(job);
+  if (--job.threads_ > 0 || !job.exhausted()) return;
+  if (job.awaited_) return left_.notify_all();
+  int64_t count = 0;
+  if (!job.error_) {
+    ++job.threads_;  // so that nobody else ends it meanwhile
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      count = job.next_stage();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    --job.threads_;
+    if (!job.error_) job.error_ = error;
+  }
+  if (job.error_ || count == 0) return end(job, lock);
+  begin_stage(job, count, count);
+}
+
+/** Hands out parts; so many workers would be of use. */
+void ThreadPool::begin_stage(Job& job, int64_t count, int64_t workers) {
+  job.count_ = count;
+  job.next_.store(0, std::memory_order_relaxed);
+  job.queued_ = true;
+  queue_.push_back(&job);
+  look_for_others();
+  start_workers(std::min<int64_t>(limit(), busy_ + workers));
+  for (int64_t i = std::min<int64_t>({workers, limit() - busy_, idle_}); i > 0; --i) wake_.notify_one();
+}
+
+void ThreadPool::end(Job& job, Lock& lock) {
+  job.over_ = true;
+  lock.unlock();
+  job.ended(job.error_);
   lock.lock();
-  if (error && !job.error) {
-    job.error = error;
-    job.next = job.count;  // nothing more is begun
-  }
-  if (--job.running == 0 && job.next == job.count) done_.notify_all();
 }
 
-void ThreadPool::run(int64_t count, void (*task)(void*, int64_t), void* context) {
-  if (count == 1) return task(context, 0);
-  std::unique_lock lock(mutex_);
-  Job job{task, context, 0, count, 0, nullptr};
-  if (threads_ > 1) {
-    start_workers(threads_ - 1);
-    jobs_.push_back(&job);
-    work_.notify_all();
+void ThreadPool::dequeue(Job& job) {
+  if (!job.queued_) return;
+  job.queued_ = false;
+  queue_.erase(std::find(queue_.begin(), queue_.end(), &job));
+  look_for_others();
+}
+
+void ThreadPool::submit(Job& job) {
+  const int64_t count = job.next_stage();
+  Lock lock(mutex_);
+  if (!start_workers(1) && workers_ == 0) {
+    throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again),
+                            "no thread could be started for an asynchronous call");
   }
-  while (job.next < job.count) run_block(job, lock);
-  done_.wait(lock, [&] { return job.running == 0; });
-  jobs_.erase(std::remove(jobs_.begin(), jobs_.end(), &job), jobs_.end());
+  begin_stage(job, count, count);
+}
+
+void ThreadPool::cancel(Job& job, std::exception_ptr reason) {
+  Lock lock(mutex_);
+  if (job.over_) return;
+  if (!job.error_) job.error_ = std::move(reason);
+  job.next_.store(job.count_, std::memory_order_relaxed);
+  dequeue(job);
+  if (job.threads_ == 0) end(job, lock);
+}
+
+void ThreadPool::run(Job& job, int64_t count) {
+  Lock lock(mutex_);
+  job.awaited_ = true;
+  ++job.threads_;
+  ++callers_;
+  begin_stage(job, count, count - 1);
   lock.unlock();
-  if (job.error) std::rethrow_exception(job.error);
+  run_parts(job, nullptr);
+  lock.lock();
+  dequeue(job);
+  --job.threads_;
+  left_.wait(lock, [&] { return job.threads_ == 0; });
+  --callers_;
+  look_for_others();
+  // Others may work again in this thread's place.
+  if (!queue_.empty()) wake_.notify_one();
+  lock.unlock();
+  if (job.error_) std::rethrow_exception(job.error_);
 }
 
 }  // namespace surprisal
