@@ -193,20 +193,38 @@ class CpuComputation final : public Computation {
     const bool wide = call_.dtype == DType::float64;
     const bool per_class = call_.weight != nullptr && call_.weight_row_stride == 0 && call_.weight_class_stride == 1;
     double sum = 0;
-    for (int64_t row = block.begin; row < block.end; ++row) {
-      const int64_t index = read_index(call_, row);
-      if (is_ignored(call_, index)) continue;
-      if (index < 0 || index >= call_.classes) {
-        int64_t first = first_bad_.load(std::memory_order_relaxed);
-        while (row < first && !first_bad_.compare_exchange_weak(first, row, std::memory_order_relaxed)) {
-        }
-        break;
+    constexpr int64_t kRows = 256;
+    int64_t indices[kRows];
+    for (int64_t begin = block.begin; begin < block.end; begin += kRows) {
+      const int64_t count = std::min(kRows, block.end - begin);
+      read_indices(call_, begin, count, indices);
+      int64_t outside = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        outside += static_cast<uint64_t>(indices[i]) >= static_cast<uint64_t>(call_.classes);
       }
-      sum += !per_class ? 1
-             : wide     ? static_cast<const double*>(call_.weight)[index]
-                        : static_cast<double>(static_cast<const float*>(call_.weight)[index]);
+      if (outside == 0 && !per_class && !call_.has_ignore_index) {
+        sum += static_cast<double>(count);
+        continue;
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t index = indices[i];
+        if (is_ignored(call_, index)) continue;
+        if (index < 0 || index >= call_.classes) {
+          note_bad_index(begin + i);
+          return sum;
+        }
+        sum += !per_class ? 1
+               : wide     ? static_cast<const double*>(call_.weight)[index]
+                          : static_cast<double>(static_cast<const float*>(call_.weight)[index]);
+      }
     }
     return sum;
+  }
+
+  void note_bad_index(int64_t row) {
+    int64_t first = first_bad_.load(std::memory_order_relaxed);
+    while (row < first && !first_bad_.compare_exchange_weak(first, row, std::memory_order_relaxed)) {
+    }
   }
 
   double checked_weights() const {

@@ -56,7 +56,7 @@ struct Elementwise {
     arena.reserve(scratch(call));
     RowReader<T> input(call, block, arena);
     RowWriter<T> grad(problem, block, arena);
-    DenseReader<R> dense(call, arena);
+    DenseReader<R> dense(call, block, arena);
     const Factor weight(call.weight, call.weight_row_stride, call.weight_class_stride);
     const Factor pos_weight(call.pos_weight, call.pos_weight_row_stride, call.pos_weight_class_stride);
     const auto* grad_outputs = static_cast<const R*>(call.grad_outputs);
@@ -66,7 +66,7 @@ struct Elementwise {
     double loss_sum = 0;
     for (int64_t row = block.begin; row < block.end; ++row) {
       const T* x_row = input.row(row);
-      const R* y_row = call.dense != nullptr ? dense.row(row, -1) : nullptr;
+      const R* y_row = call.dense != nullptr ? dense.row(row) : nullptr;
       const int64_t y_index = y_row == nullptr ? read_index(call, row) : 0;
       T* dx = nullptr;
       if constexpr (kGrad) dx = grad.row(row);

@@ -32,10 +32,10 @@ struct Gather {
         slope = formula.slope(weight) * row_scale<R>(problem, row);
       }
       loss_sum += loss;
-      put_row_loss<R>(call, row, loss);
+      if (call.reduction == Reduction::none) static_cast<R*>(call.output)[row] = static_cast<R>(loss);
       if (call.grad == nullptr) continue;
       T* dx = grad.row(row);
-      fill_zero(dx, call.classes);
+      grad.clear(dx);
       if (!is_ignored(call, y)) store_one(dx + y, static_cast<R>(slope));
     }
     grad.finish();

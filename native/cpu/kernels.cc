@@ -15,20 +15,30 @@ namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 namespace {
 
+/** A driver over rows of storage type T: with lanes across rows where they are short. */
+template <template <class Lanes, class Formula> class Driver, class T, class Formula>
+struct ByLength {
+  static double run(const Problem& problem, Block block) {
+    using R = Compute<T>;
+    return is_short<R>(problem.call.classes) ? Driver<Across<R>, Formula>::run(problem, block)
+                                             : Driver<Along<T>, Formula>::run(problem, block);
+  }
+};
+
 template <Kind kind, class T, class Formula>
 struct DriverOf;
 template <class T, class Formula>
-struct DriverOf<Kind::softmax_linear, T, Formula> : SoftmaxLinear<T, Formula> {};
+struct DriverOf<Kind::softmax_linear, T, Formula> : ByLength<SoftmaxLinear, T, Formula> {};
 template <class T, class Formula>
-struct DriverOf<Kind::softmax_coupled, T, Formula> : SoftmaxCoupled<T, Formula> {};
+struct DriverOf<Kind::softmax_coupled, T, Formula> : ByLength<SoftmaxCoupled, T, Formula> {};
 template <class T, class Formula>
-struct DriverOf<Kind::row_group, T, Formula> : RowGroup<T, Formula> {};
+struct DriverOf<Kind::row_group, T, Formula> : ByLength<RowGroup, T, Formula> {};
+template <class T, class Formula>
+struct DriverOf<Kind::row_map, T, Formula> : ByLength<RowMap, T, Formula> {};
 template <class T, class Formula>
 struct DriverOf<Kind::elementwise, T, Formula> : Elementwise<T, Formula> {};
 template <class T, class Formula>
 struct DriverOf<Kind::gather, T, Formula> : Gather<T, Formula> {};
-template <class T, class Formula>
-struct DriverOf<Kind::row_map, T, Formula> : RowMap<T, Formula> {};
 
 template <int index, class T>
 using Driver = DriverOf<Registered<index>::template Formula<double>::kind, T,

@@ -4,33 +4,37 @@
 // All K rows stay in cache; one exponential and one logarithm an element.
 
 #include "../loss/cross_entropy.h"
-#include "softmax_pass.h"
+#include "lanes.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
 /** Of a row of a sample: Σ p·G, and Σ p, which rounding leaves not quite 1. */
+template <class Number>
 struct DivergenceSums {
-  double slope;
-  double p;
+  Number slope;
+  Number p;
 };
 
 /**
  * The pass over classes: turns a sample's exponentials e into p = e/S, writes their G to `slopes`. Past the rows' ends
  * e is 0 up to a whole vector, and so is every term. Rows are `width` apart.
  */
-template <class R, class Formula>
+template <class Lanes, class Formula>
 class DivergencePass {
-  using V = Vec<R>;
+  using R = typename Lanes::R;
+  using V = typename Lanes::V;
+  using Number = typename Lanes::Number;
+  using Factor = typename Lanes::Factor;
 
  public:
   int splits;
-  int64_t classes, width;
+  int64_t extent, width;
   R* probabilities;
   R* slopes;
 
-  /** Fills the rows' sums; returns the sum over rows and classes of p where the clamp is active. */
-  double run(const Split<R>* inverses, DivergenceSums* sums) const {
+  /** Fills the rows' sums; returns the sum over rows and extent of p where the clamp is active. */
+  Number run(const Split<Factor>* inverses, DivergenceSums<Number>* sums) const {
     switch (splits) {
       case 2:
         return run_fixed<2>(inverses, sums);
@@ -46,12 +50,12 @@ class DivergencePass {
  private:
   /** All K rows' values of a class stay in registers. */
   template <int K>
-  double run_fixed(const Split<R>* inverses, DivergenceSums* row_sums) const {
+  Number run_fixed(const Split<Factor>* inverses, DivergenceSums<Number>* row_sums) const {
     constexpr int64_t step = kStretch * V::size;
     constexpr int kSlope = 0, kP = K, kClamped = 2 * K;
     Sums<V, 2 * K + 1> sums;
-    for (int64_t begin = 0; begin < classes; begin += step) {
-      const int64_t end = begin + step < classes ? begin + step : classes;
+    for (int64_t begin = 0; begin < extent; begin += step) {
+      const int64_t end = begin + step < extent ? begin + step : extent;
       Terms<V, 2 * K + 1> stretch = {};
       V largest(0);
       for (int64_t c = begin; c < end; c += V::size) {
@@ -79,29 +83,33 @@ class DivergencePass {
         stretch = stretch + terms;
         largest = maximum(total, largest);
       }
-      // Where p is near 1 all depends on what the others add to it: their sum must not be rounded beside it.
-      if (!any(largest > V(static_cast<R>(0.25)))) {
-        sums.add(stretch);
-        continue;
+      // Where p is near 1 all depends on what the others add to it: their sum must not be rounded beside it. Such lanes
+      // go one by one, and only they: another row may be in the next.
+      const auto large = largest > V(static_cast<R>(0.25));
+      if (any(large)) {
+        for (int i = 0; i < 2 * K; ++i) stretch.term[i] = select(large, V(0), stretch.term[i]);
+        for (int64_t c = begin; c < end; c += V::size) {
+          for (int k = 0; k < K; ++k) {
+            const V p = select(large, load(probabilities + k * width + c, Full{}), V(0));
+            add(sums.sum[kSlope + k], sums.sum[kP + k], p, k * width + c);
+          }
+        }
       }
-      for (int64_t c = begin; c < end; c += V::size) {
-        for (int k = 0; k < K; ++k) add(sums.sum[kSlope + k], sums.sum[kP + k], k * width + c);
-      }
-      sums.sum[kClamped].add(stretch.term[kClamped]);
+      sums.add(stretch);
     }
-    for (int k = 0; k < K; ++k) row_sums[k] = {sums.sum[kSlope + k].total(), sums.sum[kP + k].total()};
-    return sums.sum[kClamped].total();
+    for (int k = 0; k < K; ++k) row_sums[k] = {Lanes::total(sums.sum[kSlope + k]), Lanes::total(sums.sum[kP + k])};
+    return Lanes::total(sums.sum[kClamped]);
   }
 
-  double run_any(const Split<R>* inverses, DivergenceSums* row_sums) const {
+  Number run_any(const Split<Factor>* inverses, DivergenceSums<Number>* row_sums) const {
     for (int k = 0; k < splits; ++k) {
       R* row = probabilities + k * width;
-      for (int64_t c = 0; c < classes; c += V::size) store(row + c, times(load(row + c, Full{}), inverses[k]), Full{});
+      for (int64_t c = 0; c < extent; c += V::size) store(row + c, times(load(row + c, Full{}), inverses[k]), Full{});
     }
     Sum<V> clamped;
     for (int k = 0; k < splits; ++k) {
       Sum<V> slope_sum, p_sum;
-      for (int64_t c = 0; c < classes; c += V::size) {
+      for (int64_t c = 0; c < extent; c += V::size) {
         const V p = load(probabilities + k * width + c, Full{});
         V total(0), excess(0);
         for (int j = 0; j < splits; ++j) {
@@ -111,123 +119,133 @@ class DivergencePass {
         }
         const auto mixture = Formula::mixture(total, splits);
         store(slopes + k * width + c, Formula::slope(p, excess, mixture), Full{});
-        add(slope_sum, p_sum, k * width + c);
+        add(slope_sum, p_sum, p, k * width + c);
         clamped.add(p * mixture.clamped);
       }
-      row_sums[k] = {slope_sum.total(), p_sum.total()};
+      row_sums[k] = {Lanes::total(slope_sum), Lanes::total(p_sum)};
     }
-    return clamped.total();
+    return Lanes::total(clamped);
   }
 
-  SURPRISAL_FN void add(Sum<V>& slope_sum, Sum<V>& p_sum, int64_t at) const {
-    const V p = load(probabilities + at, Full{});
+  SURPRISAL_FN void add(Sum<V>& slope_sum, Sum<V>& p_sum, V p, int64_t at) const {
     slope_sum.add_product(p, load(slopes + at, Full{}));
     p_sum.add(p);
   }
 };
 
-template <class T, class Formula>
+template <class Lanes, class Formula>
 struct RowGroup {
-  using R = Compute<T>;
-  using V = Vec<R>;
+  using T = typename Lanes::Stored;
+  using R = typename Lanes::R;
+  using V = typename Lanes::V;
+  using Number = typename Lanes::Number;
+  using Factor = typename Lanes::Factor;
+  using Reader = typename Lanes::Reader;
+  using Writer = typename Lanes::Writer;
 
   static int64_t splits(const Evaluation& call) { return Formula(call.parameters, call.classes).splits; }
 
   static size_t scratch(const Evaluation& call) {
     const auto k = static_cast<size_t>(splits(call));
-    const size_t width = static_cast<size_t>(padded<T>(call.classes));
-    const size_t readers = Arena::room<RowReader<T>>(k) + Arena::room<RowWriter<T>>(k);
-    const size_t sums = Arena::room<RowSums>(k) + Arena::room<Split<R>>(k) + Arena::room<DivergenceSums>(k);
-    const size_t tiles = RowReader<T>::scratch(call) + RowWriter<T>::scratch(call);
-    return readers + sums + k * tiles + 2 * Arena::room<R>(k * width) +
-           Arena::room<R>(stretch_maxima_size<R>(call.classes));
+    const auto width = static_cast<size_t>(padded<T>(Lanes::extent(call)));
+    const size_t readers = Arena::room<Reader>(k) + Arena::room<Writer>(k);
+    const size_t sums =
+        Arena::room<RowSums<Number>>(k) + Arena::room<Split<Factor>>(k) + Arena::room<DivergenceSums<Number>>(k);
+    const size_t tiles = Reader::scratch(call) + Writer::scratch(call);
+    return Lanes::scratch(call, 1) + readers + sums + k * tiles + 2 * Arena::room<R>(k * width);
   }
 
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
-    const int64_t classes = call.classes;
-    const int64_t width = padded<T>(classes);
-    const Formula formula(call.parameters, classes);
+    const int64_t extent = Lanes::extent(call);
+    const int64_t width = padded<T>(extent);
+    const Formula formula(call.parameters, call.classes);
     const int splits = formula.splits;
     const int64_t samples = call.rows() / splits;
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    RowReader<T>* input = arena.take<RowReader<T>>(splits);
-    RowWriter<T>* grad = arena.take<RowWriter<T>>(splits);
-    RowSums* sums = arena.take<RowSums>(splits);
-    Split<R>* inverses = arena.take<Split<R>>(splits);
-    DivergenceSums* divergences = arena.take<DivergenceSums>(splits);
+    const Lanes lanes(call, 1, arena);
+    Reader* input = arena.take<Reader>(splits);
+    Writer* grad = arena.take<Writer>(splits);
+    RowSums<Number>* sums = arena.take<RowSums<Number>>(splits);
+    Split<Factor>* inverses = arena.take<Split<Factor>>(splits);
+    DivergenceSums<Number>* divergences = arena.take<DivergenceSums<Number>>(splits);
     for (int k = 0; k < splits; ++k) {
       const int64_t first = k * samples;
       const Block rows = {first + block.begin, first + block.end, first + block.run_end};
-      new (&input[k]) RowReader<T>(call, rows, arena);
-      new (&grad[k]) RowWriter<T>(problem, rows, arena);
+      new (&input[k]) Reader(call, rows, arena);
+      new (&grad[k]) Writer(problem, rows, arena);
     }
     R* probabilities = arena.take<R>(splits * width);
     R* slopes = arena.take<R>(splits * width);
-    R* stretch_maxima = arena.take<R>(stretch_maxima_size<R>(classes));
-    const DivergencePass<R, Formula> divergence_pass = {splits, classes, width, probabilities, slopes};
+    const DivergencePass<Lanes, Formula> divergence_pass = {splits, extent, width, probabilities, slopes};
     const double floor = formula.cross_entropy.floor;
-    const double q_sum = floor * static_cast<double>(classes);
+    const Number q_sum(floor * static_cast<double>(call.classes));
 
-    double loss_sum = 0;
-    for (int64_t sample = block.begin; sample < block.end; ++sample) {
-      const int64_t y = read_index(call, sample);
+    Number loss_sum(0);
+    for (int64_t sample = block.begin; sample < block.end; sample += Lanes::kRows) {
+      const typename Lanes::Labels labels(call, block, sample);
       Sum<V> distances;
-      Label label = {formula.cross_entropy.mass, 0, 0};
+      Label<Number> label = {Number(formula.cross_entropy.mass), Number(0), Number(0)};
       for (int k = 0; k < splits; ++k) {
         const int64_t row = k * samples + sample;
         const T* z = input[k].row(row);
+        input[k].expect(row + Lanes::kRows);
         R* p_row = probabilities + k * width;
         T* dz = call.grad != nullptr ? grad[k].row(row) : nullptr;
         if (dz != nullptr) grad[k].prepare_ends(dz);
-        const auto keep = [&](int64_t c, auto lanes, Shifted<V> shifted) __attribute__((always_inline)) {
-          store(p_row + c, shifted.e, Full{});
-          if (dz != nullptr) grad[k].prepare(dz, c);
-          return Terms<V, 1>{inside(lanes, -shifted.d)};
+        const auto keep = [&](int64_t at, auto within, Shifted<V> shifted) __attribute__((always_inline)) {
+          store(p_row + at, shifted.e, Full{});
+          if (dz != nullptr) grad[k].prepare(dz, at);
+          return Terms<V, 1>{inside(within, -shifted.d)};
         };
-        const auto [row_sums, terms] = softmax_pass<1>(z, input[k].next(row), classes, stretch_maxima, keep);
+        const auto [row_sums, terms] = lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), keep);
         sums[k] = row_sums;
         if (k == 0) {
           distances = terms.sum[0];
-          label.d = static_cast<double>(load_one(z + y)) - sums[0].max;
-          label.e = p_row[y];
+          label.d = labels.of(z) - sums[0].max;
+          label.e = labels.of(p_row);
         }
-        inverses[k] = Split<R>(sums[k].inverse());
+        inverses[k] = Split<Factor>(sums[k].inverse());
       }
 
-      const double clamped = divergence_pass.run(inverses, divergences);
+      const Number clamped = divergence_pass.run(inverses, divergences);
       // 0, but NaN where a row is: the mixture takes it to all of them.
-      double divergence = 0, nothing = 0;
+      Number divergence(0), nothing(0);
       for (int k = 0; k < splits; ++k) {
-        divergence += divergences[k].slope;
-        nothing += divergences[k].p - divergences[k].p;
+        divergence = divergence + divergences[k].slope;
+        nothing = nothing + (divergences[k].p - divergences[k].p);
       }
-      const double cross_entropy = linear_loss(sums[0], q_sum, floor == 0 ? 0 : floor * distances.total(), label);
-      loss_sum += cross_entropy + formula.factor * (divergence - clamped) + nothing;
+      const Number dot = floor == 0 ? Number(0) : Number(floor) * Lanes::total(distances);
+      const Number cross_entropy = linear_loss(sums[0].log_sum(), q_sum, dot, label);
+      const Number loss = cross_entropy + Number(formula.factor) * (divergence - clamped) + nothing;
+      loss_sum = loss_sum + labels.counted(loss);
       if (call.grad == nullptr) continue;
 
-      const double scale = row_scale<R>(problem, sample);
+      const Number scale = row_scales<R, Number>(problem, labels);
       for (int k = 0; k < splits; ++k) {
         T* dz = grad[k].row(k * samples + sample);
         const R* p_row = probabilities + k * width;
         const R* slope_row = slopes + k * width;
-        const double slope_sum = divergences[k].slope / divergences[k].p + nothing;
-        const double q_all = k == 0 ? q_sum + label.share : 0;
-        const typename Formula::Gradient gradient(formula.factor, slope_sum, scale, q_all, k == 0 ? floor : 0);
-        const auto values = [&](int64_t c, auto) __attribute__((always_inline)) {
-          return gradient.value(load(p_row + c, Full{}), load(slope_row + c, Full{}));
+        const Number slope_sum = divergences[k].slope / divergences[k].p + nothing;
+        const Number q_all = k == 0 ? q_sum + label.share : Number(0);
+        const typename Formula::template Gradient<Factor> gradient(formula.factor, slope_sum, scale, q_all,
+                                                                   k == 0 ? floor : 0);
+        const auto values = [&](int64_t at, auto) __attribute__((always_inline)) {
+          return gradient.value(load(p_row + at, Full{}), load(slope_row + at, Full{}));
         };
         if (k == 0) {
-          const double own = LinearGradient<R>::label(sums[0], q_all, label.share + floor, label.e, scale);
-          grad[k].write(dz, {y, static_cast<R>(own + gradient.label(p_row[y], slope_row[y]))}, values);
+          const Number of_label =
+              LinearGradient<Factor>::label(sums[0], q_all, label.share + Number(floor), label.e, scale) +
+              gradient.label(labels.of(p_row), labels.of(slope_row));
+          grad[k].write(dz, labels, rounded<Factor>(of_label), values);
         } else {
-          grad[k].write(dz, values);
+          grad[k].write(dz, labels, values);
         }
       }
     }
     for (int k = 0; k < splits; ++k) grad[k].finish();
-    return loss_sum;
+    return Lanes::total(loss_sum);
   }
 };
 

@@ -3,36 +3,47 @@
 // Driver of what maps a row to a row of its length: softmax, log_softmax, and their backwards (input: the gradient of
 // the output; dense: the output). The result goes where a loss's gradient would.
 
-#include "softmax_pass.h"
+#include "lanes.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-template <class T, class Formula>
+template <class Lanes, class Formula>
 struct RowMap {
-  using R = Compute<T>;
-  using V = Vec<R>;
+  using T = typename Lanes::Stored;
+  using R = typename Lanes::R;
+  using V = typename Lanes::V;
+  using Number = typename Lanes::Number;
+  using Factor = typename Lanes::Factor;
+  using Reader = typename Lanes::Reader;
+  using Writer = typename Lanes::Writer;
+  using Labels = typename Lanes::Labels;
 
   static size_t scratch(const Evaluation& call) {
-    return RowReader<T>::scratch(call) + RowWriter<T>::scratch(call) + DenseReader<R>::scratch(call) +
-           Arena::room<R>(padded<T>(call.classes)) + Arena::room<R>(stretch_maxima_size<R>(call.classes));
+    return Lanes::scratch(call, 1) + Reader::scratch(call) + Writer::scratch(call) + Lanes::Targets::scratch(call) +
+           Arena::room<R>(padded<T>(Lanes::extent(call)));
   }
 
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
+    const int64_t extent = Lanes::extent(call);
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    RowReader<T> input(call, block, arena);
-    RowWriter<T> result(problem, block, arena);
-    DenseReader<R> output(call, arena);
-    R* scratch_row = arena.take<R>(padded<T>(call.classes));
-    R* stretch_maxima = arena.take<R>(stretch_maxima_size<R>(call.classes));
-    for (int64_t row = block.begin; row < block.end; ++row) {
+    const Lanes lanes(call, 1, arena);
+    Reader input(call, block, arena);
+    Writer result(problem, block, arena);
+    typename Lanes::Targets output(call, block, arena);
+    R* scratch_row = arena.take<R>(padded<T>(extent));
+    for (int64_t row = block.begin; row < block.end; row += Lanes::kRows) {
+      const Labels labels(call, block, row);
       T* out = result.row(row);
+      result.prepare_ends(out);
+      const T* z = input.row(row);
+      input.expect(row + Lanes::kRows);
       if constexpr (Formula::backward) {
-        backward_row(input.row(row), output.row(row, -1), scratch_row, result, out, call.classes);
+        backward(input, z, output.row(row, labels), extent, scratch_row, result, labels, out);
       } else {
-        forward_row(input.row(row), input.next(row), scratch_row, stretch_maxima, result, out, call.classes);
+        forward(lanes, input, z, scratch_row, result, labels, out);
       }
     }
     result.finish();
@@ -40,34 +51,36 @@ struct RowMap {
   }
 
  private:
-  static void forward_row(const T* z, const T* next, R* exponentials, R* stretch_maxima, RowWriter<T>& result, T* out,
-                          int64_t classes) {
-    const auto keep = [&](int64_t c, auto, Shifted<V> shifted) __attribute__((always_inline)) {
-      store(exponentials + c, shifted.e, Full{});
-      if (!result.streams()) __builtin_prefetch(out + c, 1);
+  static void forward(const Lanes& lanes, const Reader& input, const T* z, R* exponentials, Writer& result,
+                      const Labels& labels, T* out) {
+    const auto keep = [&](int64_t at, auto, Shifted<V> shifted) __attribute__((always_inline)) {
+      store(exponentials + at, shifted.e, Full{});
+      result.prepare(out, at);
       return Terms<V, 0>{};
     };
-    const RowSums sums = softmax_pass<0>(z, next, classes, stretch_maxima, keep).row;
-    const V m(static_cast<R>(sums.max));
-    const R log_sum = static_cast<R>(sums.log_sum());
-    const Split<R> inverse(sums.inverse());
-    result.write(out, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      return Formula::map(load(z + c, lanes) - m, load(exponentials + c, Full{}), log_sum, inverse);
+    const RowSums<Number> sums = lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), keep).row;
+    const V m(rounded<Factor>(sums.max));
+    const Factor log_sum = rounded<Factor>(sums.log_sum());
+    const Split<Factor> inverse(sums.inverse());
+    result.write(out, labels, [&](int64_t at, auto within) __attribute__((always_inline)) {
+      return Formula::map(load(z + at, within) - m, load(exponentials + at, Full{}), log_sum, inverse);
     });
   }
 
-  static void backward_row(const T* g_row, const R* output_row, R* probabilities, RowWriter<T>& result, T* out,
-                           int64_t classes) {
+  static void backward(const Reader& input, const T* g_row, const R* output_row, int64_t extent, R* probabilities,
+                       Writer& result, const Labels& labels, T* out) {
     Sum<V> sum, p_sum;
-    for_each_vector<V>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      const V p = inside(lanes, Formula::probability(load(output_row + c, lanes)));
-      store(probabilities + c, p, Full{});
-      sum.add_product(load(g_row + c, lanes), Formula::weight(p));
+    for_each_vector<V>(extent, [&](int64_t at, auto within) __attribute__((always_inline)) {
+      input.fetch_next(at);
+      result.prepare(out, at);
+      const V p = inside(within, Formula::probability(load(output_row + at, within)));
+      store(probabilities + at, p, Full{});
+      sum.add_product(load(g_row + at, within), Formula::weight(p));
       p_sum.add(p);
     });
-    const Split<R> mean(sum.total() / normaliser(p_sum.total()));
-    result.write(out, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      return Formula::map(load(g_row + c, lanes), load(probabilities + c, Full{}), mean);
+    const Split<Factor> mean(Lanes::total(sum) / normaliser(Lanes::total(p_sum)));
+    result.write(out, labels, [&](int64_t at, auto within) __attribute__((always_inline)) {
+      return Formula::map(load(g_row + at, within), load(probabilities + at, Full{}), mean);
     });
   }
 };

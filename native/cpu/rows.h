@@ -3,10 +3,11 @@
 // How rows reach the kernels: each as a run of classes in memory. Contiguous rows are used where they are. Where
 // the class dimension is strided, a tile of neighbouring rows is transposed into scratch and back.
 
+#include "../loss/softmax.h"
 #include "arena.h"
 #include "indices.h"
 #include "problem.h"
-#include "simd.h"
+#include "transpose.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
@@ -34,12 +35,23 @@ inline int64_t tile_rows(const Evaluation& call, int64_t row, int64_t end) {
   return count < end - row ? count : end - row;
 }
 
+/** Sums of a unit's rows, and of `n` more terms that a driver asked for. */
+template <class Number, class V, int n>
+struct PassSums {
+  RowSums<Number> row;
+  Sums<V, n> terms;
+};
+
 /** Reads the input's rows. They must be asked for in rising order. */
 template <class T>
 class RowReader {
  public:
   RowReader(const Evaluation& call, Block block, Arena& arena)
-      : call_(call), data_(static_cast<const T*>(call.input)), strides_(call.input_strides), block_(block) {
+      : call_(call),
+        data_(static_cast<const T*>(call.input)),
+        strides_(call.input_strides),
+        block_(block),
+        next_step_(strides_.classes == 1 ? V::size : strides_.classes) {
     if (!direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call.classes));
   }
 
@@ -51,26 +63,43 @@ class RowReader {
   const T* row(int64_t row) {
     if (direct()) return data_ + row_offset(call_, strides_, row);
     if (row >= tile_end_) gather(row);
-    return tile_ + (row - tile_begin_) * padded<T>(call_.classes);
+    const int64_t number = row - tile_begin_;
+    next_ = next_tile_ + number * vectors_ * strides_.classes;
+    return tile_ + number * padded<T>(call_.classes);
   }
 
-  /** Where the row after this one stands, to fetch it early; of the last one, and of tiles, any address does. */
-  const T* next(int64_t row) const {
-    return direct() && row + 1 < block_.run_end ? data_ + row_offset(call_, strides_, row + 1) : data_;
+  /** Rows are read where they are; else they stand in a tile meanwhile. */
+  bool direct() const { return strides_.classes == 1; }
+
+  /** What fetch_next is to fetch. */
+  void expect(int64_t row) {
+    if (direct()) next_ = row < block_.run_end ? data_ + row_offset(call_, strides_, row) : data_;
   }
+
+  /**
+   * Fetches what is needed soon while a row is worked at from element c on: the row that is expected, or the share in
+   * the next tile's classes of the last row that was asked for. Past the end any address does.
+   */
+  SURPRISAL_FN void fetch_next(int64_t c) const { __builtin_prefetch(next_ + c / V::size * next_step_, 0, 2); }
 
  private:
-  bool direct() const { return strides_.classes == 1; }
+  using V = Vec<Compute<T>>;
 
   void gather(int64_t row) {
     const int64_t count = tile_rows(call_, row, block_.end);
     const T* from = data_ + row_offset(call_, strides_, row);
     const int64_t pitch = padded<T>(call_.classes);
-    for (int64_t c = 0; c < call_.classes; ++c) {
-      for (int64_t j = 0; j < count; ++j) tile_[j * pitch + c] = from[c * strides_.classes + j * strides_.inner];
+    if (strides_.inner == 1) {
+      transpose(Pitched<T>{from, strides_.classes}, tile_, pitch, call_.classes, count, kTileRows * pitch);
+    } else {
+      for (int64_t c = 0; c < call_.classes; ++c) {
+        for (int64_t j = 0; j < count; ++j) tile_[j * pitch + c] = from[c * strides_.classes + j * strides_.inner];
+      }
     }
     tile_begin_ = row;
     tile_end_ = row + count;
+    next_tile_ = tile_end_ < block_.run_end ? data_ + row_offset(call_, strides_, tile_end_) : data_;
+    vectors_ = (call_.classes + count - 1) / count;
   }
 
   const Evaluation& call_;
@@ -79,7 +108,16 @@ class RowReader {
   Block block_;
   T* tile_ = nullptr;
   int64_t tile_begin_ = 0, tile_end_ = 0;
+  const T* next_ = nullptr;
+  int64_t next_step_;  // elements for each vector of the row
+  const T* next_tile_ = nullptr;
+  int64_t vectors_ = 0;  // of a row: its share of a tile's classes
 };
+
+template <class T>
+inline void fill_zero(T* row, int64_t classes) {
+  memset(static_cast<void*>(row), 0, classes * sizeof(T));
+}
 
 /** Writes the gradient's rows, in rising order; `finish` after the last. Tiles are those of RowReader, so a row may be
     written over the one that was read. */
@@ -90,12 +128,12 @@ class RowWriter {
  public:
   RowWriter(const Problem& problem, Block block, Arena& arena)
       : call_(problem.call), data_(static_cast<T*>(call_.grad)), strides_(call_.grad_strides), block_(block) {
-    if (data_ != nullptr && !direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call_.classes));
+    if (!direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call_.classes));
     streams_ = problem.streams && direct();
   }
 
-  /** Rows are written where they belong; else they stand in a tile meanwhile. */
-  bool direct() const { return strides_.classes == 1; }
+  /** Rows are written where they belong, if at all; else they stand in a tile meanwhile. */
+  bool direct() const { return data_ == nullptr || strides_.classes == 1; }
 
   static size_t scratch(const Evaluation& call) { return RowReader<T>::tile_room(call, call.grad_strides); }
 
@@ -115,12 +153,6 @@ class RowWriter {
     __builtin_prefetch(row + call_.classes - 1, 1);
   }
 
-  /** An element of a row with a value of its own. */
-  struct Label {
-    int64_t at = 0;
-    Compute<T> value = 0;
-  };
-
   /** Writes f(c, lanes) along the row; past the caches by whole vectors at addresses that they divide. */
   template <class F>
   SURPRISAL_FN void write(T* row, F&& f) const {
@@ -138,19 +170,24 @@ class RowWriter {
     if (tail > 0) store_part(row, f, classes - tail, tail);
   }
 
+  template <class Label, class F>
+  SURPRISAL_FN void write(T* row, const Label&, F&& f) const {
+    write(row, f);
+  }
+
   /** The same with a label's value in its place: not put there afterwards, when its line may have left the caches. */
-  template <class F>
-  SURPRISAL_FN void write(T* row, Label label, F&& f) const {
-    const auto with_label = [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      return select(lane_numbers<V>() == V(static_cast<Compute<T>>(label.at - c)), V(label.value), f(c, lanes));
-    };
+  template <class Label, class F>
+  SURPRISAL_FN void write(T* row, const Label& label, Compute<T> value, F&& f) const {
     if (!streams_) {
       write(row, f);
-      store_one(row + label.at, label.value);
+      store_one(row + label.index(), value);
       return;
     }
-    write(row, with_label);
+    write(row, [&](int64_t c, auto lanes)
+                   __attribute__((always_inline)) { return select(label.at(c), V(value), f(c, lanes)); });
   }
+
+  void clear(T* row) const { fill_zero(row, call_.classes); }
 
   T* row(int64_t row) {
     if (direct()) return data_ + row_offset(call_, strides_, row);
@@ -164,12 +201,14 @@ class RowWriter {
 
   void finish() {
     if (streams_) finish_streaming();
-    if (data_ == nullptr || direct() || tile_end_ == tile_begin_) return;
+    if (direct() || tile_end_ == tile_begin_) return;
     T* to = data_ + row_offset(call_, strides_, tile_begin_);
-    const int64_t pitch = padded<T>(call_.classes);
-    for (int64_t c = 0; c < call_.classes; ++c) {
-      for (int64_t j = 0; j < tile_end_ - tile_begin_; ++j) {
-        to[c * strides_.classes + j * strides_.inner] = tile_[j * pitch + c];
+    const int64_t pitch = padded<T>(call_.classes), count = tile_end_ - tile_begin_;
+    if (strides_.inner == 1) {
+      transpose(Pitched<T>{tile_, pitch}, to, strides_.classes, count, call_.classes, 0);
+    } else {
+      for (int64_t c = 0; c < call_.classes; ++c) {
+        for (int64_t j = 0; j < count; ++j) to[c * strides_.classes + j * strides_.inner] = tile_[j * pitch + c];
       }
     }
     tile_begin_ = tile_end_;
@@ -210,7 +249,7 @@ inline auto with_storage(DType dtype, F&& f) {
 template <class R>
 class DenseReader {
  public:
-  DenseReader(const Evaluation& call, Arena& arena) : call_(call) {
+  DenseReader(const Evaluation& call, Block, Arena& arena) : call_(call) {
     if (call.dense != nullptr && !direct()) converted_ = arena.take<R>(padded<R>(call.classes));
   }
 
@@ -224,10 +263,18 @@ class DenseReader {
     return call_.dense_dtype == own && call_.dense_strides.classes == 1;
   }
 
-  /** The row of a unit, or of its class index. */
-  const R* row(int64_t row, int64_t index) {
-    const int64_t offset =
-        call_.dense_by_index ? index * call_.dense_strides.outer : row_offset(call_, call_.dense_strides, row);
+  /** The row of a unit; or, with a label, of its class index where that is asked for. */
+  const R* row(int64_t row) { return at(row_offset(call_, call_.dense_strides, row)); }
+  template <class Label>
+  const R* row(int64_t row, const Label& label) {
+    return call_.dense_by_index ? at(label.index() * call_.dense_strides.outer) : this->row(row);
+  }
+
+  /** Nothing: rows that are used where they are come early by themselves, as a second stream beside the logits. */
+  SURPRISAL_FN void fetch_next(int64_t) const {}
+
+ private:
+  const R* at(int64_t offset) {
     if (direct()) return static_cast<const R*>(call_.dense) + offset;
     with_storage(call_.dense_dtype, [&](auto storage) {
       using T = decltype(storage);
@@ -238,7 +285,6 @@ class DenseReader {
     return converted_;
   }
 
- private:
   const Evaluation& call_;
   R* converted_ = nullptr;
 };
@@ -255,15 +301,17 @@ inline double row_scale(const Problem& problem, int64_t row) {
   return each == nullptr ? problem.grad_scale : problem.grad_scale * each[row];
 }
 
-/** Puts a row's loss where reduction 'none' wants it. */
-template <class R>
-inline void put_row_loss(const Evaluation& call, int64_t row, double loss) {
-  if (call.reduction == Reduction::none) static_cast<R*>(call.output)[row] = static_cast<R>(loss);
+/** The same of the rows of a unit. */
+template <class R, class Number, class Labels>
+inline Number row_scales(const Problem& problem, const Labels& labels) {
+  if (problem.call.grad_outputs == nullptr) return Number(problem.grad_scale);
+  return labels.each([&](int64_t row, int64_t) { return row_scale<R>(problem, row); });
 }
 
-template <class T>
-inline void fill_zero(T* row, int64_t classes) {
-  memset(static_cast<void*>(row), 0, classes * sizeof(T));
+/** Puts the losses of a unit's rows where reduction 'none' wants them. */
+template <class R, class Labels, class Number>
+inline void put_row_losses(const Evaluation& call, const Labels& labels, const Number& losses) {
+  if (call.reduction == Reduction::none) labels.put(static_cast<R*>(call.output), losses);
 }
 
 }  // namespace SURPRISAL_TARGET

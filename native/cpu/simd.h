@@ -69,18 +69,9 @@ struct Mask {
   std::conditional_t<sizeof(R) == 4, __mmask16, __mmask8> raw;
 };
 
-template <class R>
-SURPRISAL_FN bool any(Mask<R> mask) {
-  return mask.raw != 0;
-}
-template <class R>
-SURPRISAL_FN int count(Mask<R> mask) {
-  return __builtin_popcount(mask.raw);
-}
-template <class R>
-SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
-  return {static_cast<decltype(a.raw)>(a.raw & b.raw)};
-}
+// As a test of mask registers: GCC 12 has been seen to spill 16 bits of one and to read 32 of them back as a number.
+SURPRISAL_FN bool any(Mask<float> mask) { return !_kortestz_mask16_u8(mask.raw, mask.raw); }
+SURPRISAL_FN bool any(Mask<double> mask) { return !_kortestz_mask8_u8(mask.raw, mask.raw); }
 #else
 template <class R>
 struct Mask {
@@ -99,25 +90,6 @@ SURPRISAL_FN bool any(Mask<R> mask) {
   for (size_t i = 0; i < kVectorBytes / sizeof(R); ++i) bits |= mask.raw[i];
   return bits != 0;
 #endif
-}
-/** How many lanes are true. */
-template <class R>
-SURPRISAL_FN int count(Mask<R> mask) {
-#if defined(__AVX2__)
-  if constexpr (sizeof(R) == 4) return __builtin_popcount(_mm256_movemask_ps((__m256)mask.raw));
-  return __builtin_popcount(_mm256_movemask_pd((__m256d)mask.raw));
-#elif defined(__x86_64__)
-  if constexpr (sizeof(R) == 4) return __builtin_popcount(_mm_movemask_ps((__m128)mask.raw));
-  return __builtin_popcount(_mm_movemask_pd((__m128d)mask.raw));
-#else
-  typename Format<R>::Int sum = 0;  // true is −1
-  for (size_t i = 0; i < kVectorBytes / sizeof(R); ++i) sum -= mask.raw[i];
-  return static_cast<int>(sum);
-#endif
-}
-template <class R>
-SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
-  return {a.raw & b.raw};
 }
 #endif
 
@@ -566,6 +538,103 @@ SURPRISAL_FN auto sum_in_pairs(int64_t c, int64_t step, F&& f) {
 /** Vectors of a row that are summed in the compute type before they are added to a sum in double. */
 inline constexpr int kStretch = 8;
 
+/** A double for each lane of V: the numbers of as many rows. */
+template <class V>
+struct Doubles {
+  using Part = Vec<double>;
+  using Scalar = double;
+  static constexpr int parts = V::size / Part::size;
+  Part part[parts];
+
+  struct Truth {
+    Mask<double> part[parts];
+  };
+
+  Doubles() = default;
+  SURPRISAL_FN Doubles(double x) {
+    for (int i = 0; i < parts; ++i) part[i] = Part(x);
+  }
+
+  SURPRISAL_FN friend Doubles operator+(Doubles a, Doubles b) {
+    return each([&](int i) __attribute__((always_inline)) { return a.part[i] + b.part[i]; });
+  }
+  SURPRISAL_FN friend Doubles operator-(Doubles a, Doubles b) {
+    return each([&](int i) __attribute__((always_inline)) { return a.part[i] - b.part[i]; });
+  }
+  SURPRISAL_FN friend Doubles operator*(Doubles a, Doubles b) {
+    return each([&](int i) __attribute__((always_inline)) { return a.part[i] * b.part[i]; });
+  }
+  SURPRISAL_FN friend Doubles operator/(Doubles a, Doubles b) {
+    return each([&](int i) __attribute__((always_inline)) { return a.part[i] / b.part[i]; });
+  }
+  SURPRISAL_FN Doubles operator-() const {
+    return each([&](int i) __attribute__((always_inline)) { return -part[i]; });
+  }
+  SURPRISAL_FN friend Truth operator==(Doubles a, Doubles b) {
+    Truth truth;
+    for (int i = 0; i < parts; ++i) truth.part[i] = a.part[i] == b.part[i];
+    return truth;
+  }
+  SURPRISAL_FN friend Truth operator<(Doubles a, Doubles b) {
+    Truth truth;
+    for (int i = 0; i < parts; ++i) truth.part[i] = a.part[i] < b.part[i];
+    return truth;
+  }
+  SURPRISAL_FN friend Doubles select(Truth truth, Doubles a, Doubles b) {
+    return each([&](int i) __attribute__((always_inline)) { return select(truth.part[i], a.part[i], b.part[i]); });
+  }
+  SURPRISAL_FN friend Doubles absolute(Doubles a) {
+    return each([&](int i) __attribute__((always_inline)) { return absolute(a.part[i]); });
+  }
+  SURPRISAL_FN friend Doubles log1p_positive(Doubles a) {
+    return each([&](int i) __attribute__((always_inline)) { return log1p_positive(a.part[i]); });
+  }
+  SURPRISAL_FN friend Doubles power_unit_uniform(Doubles a, double exponent) {
+    return each([&](int i) __attribute__((always_inline)) { return power_unit_uniform(a.part[i], exponent); });
+  }
+
+  /** Of all rows. */
+  SURPRISAL_FN double total() const {
+    double sum = 0;
+    for (int i = 0; i < parts; ++i) {
+      sum += reduce_lanes(part[i].raw, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
+    }
+    return sum;
+  }
+
+ private:
+  template <class F>
+  SURPRISAL_FN static Doubles each(F&& f) {
+    Doubles result;
+    for (int i = 0; i < parts; ++i) result.part[i] = f(i);
+    return result;
+  }
+};
+
+template <class R>
+struct InDoubleOf<Vec<R>> {
+  using type = Doubles<Vec<R>>;
+};
+
+template <class V>
+  requires(!std::is_arithmetic_v<V>)
+SURPRISAL_FN V rounded(Doubles<V> x) {
+  if constexpr (sizeof(Scalar<V>) == 8) {
+    return x.part[0];
+  } else {
+    WideVector wide;
+    memcpy(&wide, &x, sizeof(wide));
+    return V(__builtin_convertvector(wide, FloatVector));
+  }
+}
+template <class R>
+SURPRISAL_FN Doubles<Vec<R>> in_double(Vec<R> x) {
+  const auto wide = __builtin_convertvector(x.raw, typename Vectors<R>::Wide);
+  Doubles<Vec<R>> result;
+  memcpy(&result, &wide, sizeof(wide));
+  return result;
+}
+
 /** A row's sum in double, lane by lane, always in the same order. */
 template <class V>
 class Sum {
@@ -577,8 +646,15 @@ class Sum {
     wide_ += __builtin_convertvector(a.raw, Wide) * __builtin_convertvector(b.raw, Wide);
   }
 
+  /** Of all lanes together. */
   SURPRISAL_FN double total() const {
     return reduce_lanes(wide_, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
+  }
+
+  SURPRISAL_FN Doubles<V> lanes() const {
+    Doubles<V> result;
+    memcpy(&result, &wide_, sizeof(wide_));
+    return result;
   }
 
  private:

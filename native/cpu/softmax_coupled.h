@@ -3,80 +3,87 @@
 // Driver of losses that are a function of log softmax class by class, with one label a row: by their slopes
 // g = ∂L/∂log p.
 
-#include "softmax_pass.h"
+#include "lanes.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-template <class T, class Formula>
+template <class Lanes, class Formula>
 struct SoftmaxCoupled {
-  using R = Compute<T>;
-  using V = Vec<R>;
+  using T = typename Lanes::Stored;
+  using R = typename Lanes::R;
+  using V = typename Lanes::V;
+  using Number = typename Lanes::Number;
+  using Factor = typename Lanes::Factor;
+  using Reader = typename Lanes::Reader;
+  using Writer = typename Lanes::Writer;
 
   static size_t scratch(const Evaluation& call) {
-    return RowReader<T>::scratch(call) + RowWriter<T>::scratch(call) + 2 * Arena::room<R>(padded<T>(call.classes)) +
-           Arena::room<R>(stretch_maxima_size<R>(call.classes));
+    return Lanes::scratch(call, 1) + Reader::scratch(call) + Writer::scratch(call) +
+           2 * Arena::room<R>(padded<T>(Lanes::extent(call)));
   }
 
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
-    const int64_t classes = call.classes;
-    const Formula formula(call.parameters, classes);
+    const int64_t extent = Lanes::extent(call);
+    const Formula formula(call.parameters, call.classes);
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    RowReader<T> input(call, block, arena);
-    RowWriter<T> grad(problem, block, arena);
-    R* exponentials = arena.take<R>(padded<T>(classes));
-    R* slopes = arena.take<R>(padded<T>(classes));
-    R* stretch_maxima = arena.take<R>(stretch_maxima_size<R>(classes));
-    double loss_sum = 0;
-    for (int64_t row = block.begin; row < block.end; ++row) {
-      const T* z = input.row(row);
-      const int64_t y = read_index(call, row);
-      if (is_ignored(call, y)) {
-        put_row_loss<R>(call, row, 0);
-        if (call.grad != nullptr) fill_zero(grad.row(row), classes);
+    const Lanes lanes(call, 1, arena);
+    Reader input(call, block, arena);
+    Writer grad(problem, block, arena);
+    R* exponentials = arena.take<R>(padded<T>(extent));
+    R* slopes = arena.take<R>(padded<T>(extent));
+    Number loss_sum(0);
+    for (int64_t row = block.begin; row < block.end; row += Lanes::kRows) {
+      const typename Lanes::Labels labels(call, block, row);
+      if (!labels.any()) {
+        put_row_losses<R>(call, labels, Number(0));
+        if (call.grad != nullptr) grad.clear(grad.row(row));
         continue;
       }
-      const auto keep = [&](int64_t c, auto, Shifted<V> shifted) __attribute__((always_inline)) {
-        store(exponentials + c, shifted.e, Full{});
+      const T* z = input.row(row);
+      input.expect(row + Lanes::kRows);
+      T* dz = call.grad != nullptr ? grad.row(row) : nullptr;
+      if (dz != nullptr) grad.prepare_ends(dz);
+      const auto keep = [&](int64_t at, auto, Shifted<V> shifted) __attribute__((always_inline)) {
+        store(exponentials + at, shifted.e, Full{});
+        if (dz != nullptr) grad.prepare(dz, at);
         return Terms<V, 0>{};
       };
-      const RowSums sums = softmax_pass<0>(z, input.next(row), classes, stretch_maxima, keep).row;
-      const V inverse(static_cast<R>(sums.inverse())), log_sum(static_cast<R>(sums.log_sum()));
-      const V m(static_cast<R>(sums.max));
-      const auto others = sum_over<V, 2>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-        const V p = load(exponentials + c, Full{}) * inverse;
-        const V log_p = (load(z + c, lanes, -static_cast<R>(__builtin_inf())) - m) - log_sum;
+      const RowSums<Number> sums = lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), keep).row;
+      const V inverse(rounded<Factor>(sums.inverse())), log_sum(rounded<Factor>(sums.log_sum()));
+      const V m(rounded<Factor>(sums.max));
+      const auto others = sum_over<V, 2>(extent, [&](int64_t at, auto within) __attribute__((always_inline)) {
+        const V p = load(exponentials + at, Full{}) * inverse;
+        const V log_p = (load(z + at, within, -static_cast<R>(__builtin_inf())) - m) - log_sum;
         V loss, g;
         formula.other(p, log_p, loss, g);
         // The label has a formula of its own; lanes past the row's end have none.
-        const auto is_label = lane_numbers<V>() == V(static_cast<R>(y - c));
-        loss = inside(lanes, select(is_label, V(0), loss));
-        g = inside(lanes, select(is_label, V(0), g));
-        store(slopes + c, g, Full{});
+        const auto is_label = labels.at(at);
+        loss = inside(within, select(is_label, V(0), loss));
+        g = inside(within, select(is_label, V(0), g));
+        store(slopes + at, g, Full{});
         return Terms<V, 2>{loss, g};
       });
-      const double e = exponentials[y];
-      const double p = e * sums.inverse();
-      const double log_p = (static_cast<double>(load_one(z + y)) - sums.max) - sums.log_sum();
-      double label_loss, label_slope;
-      formula.label(p, sums.complement(e), log_p, label_loss, label_slope);
-      const double loss = others.sum[0].total() + label_loss;
-      loss_sum += loss;
-      put_row_loss<R>(call, row, loss);
-      if (call.grad == nullptr) continue;
-      T* dz = grad.row(row);
-      const double scale = row_scale<R>(problem, row);
-      const double other_sum = others.sum[1].total();
-      const CoupledGradient<R> gradient(sums, other_sum + label_slope, scale);
-      grad.write(dz, [&](int64_t c, auto) __attribute__((always_inline)) {
-        return gradient.value(load(slopes + c, Full{}), load(exponentials + c, Full{}));
+      const Number e = labels.of(exponentials);
+      const Number log_p = (labels.of(z) - sums.max) - sums.log_sum();
+      Number label_loss, label_slope;
+      formula.label(e * sums.inverse(), sums.complement(e), log_p, label_loss, label_slope);
+      const Number loss = labels.counted(Lanes::total(others.sum[0]) + label_loss);
+      loss_sum = loss_sum + loss;
+      put_row_losses<R>(call, labels, loss);
+      if (dz == nullptr) continue;
+      const Number scale = row_scales<R, Number>(problem, labels);
+      const Number other_sum = Lanes::total(others.sum[1]);
+      const CoupledGradient<Factor> gradient(sums, other_sum + label_slope, scale);
+      const Number own = CoupledGradient<Factor>::label(sums, label_slope, other_sum, e, scale);
+      grad.write(dz, labels, rounded<Factor>(own), [&](int64_t at, auto) __attribute__((always_inline)) {
+        return gradient.value(load(slopes + at, Full{}), load(exponentials + at, Full{}));
       });
-      store_one(dz + y, static_cast<R>(CoupledGradient<R>::label(sums, label_slope, other_sum, e, scale)));
     }
     grad.finish();
-    return loss_sum;
+    return Lanes::total(loss_sum);
   }
 };
 

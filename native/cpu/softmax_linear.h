@@ -1,24 +1,29 @@
 #pragma once
 
-// Driver of losses linear in log softmax, a few rows at a time: a pass for each row's maximum and one for its
-// exponentials, which are kept in scratch; then the rows' losses, whose long chains of operations overlap; then a pass
-// a row that scales the exponentials into the gradient.
+// Driver of losses linear in log softmax, a few units of rows at a time, so that the long chains of operations that
+// end each pass of a row overlap with those of the others: a pass for each row's maximum, one for its exponentials,
+// which are kept in scratch; then the rows' losses; then a pass that scales the exponentials into the gradient.
 
 #include "../loss/cross_entropy.h"
-#include "softmax_pass.h"
+#include "lanes.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-template <class T, class Formula>
+template <class Lanes, class Formula>
 struct SoftmaxLinear {
-  using R = Compute<T>;
-  using V = Vec<R>;
+  using T = typename Lanes::Stored;
+  using R = typename Lanes::R;
+  using V = typename Lanes::V;
+  using Number = typename Lanes::Number;
+  using Factor = typename Lanes::Factor;
+  using Reader = typename Lanes::Reader;
+  using Writer = typename Lanes::Writer;
+  using Labels = typename Lanes::Labels;
 
   static size_t scratch(const Evaluation& call) {
-    return RowReader<T>::scratch(call) + RowWriter<T>::scratch(call) + DenseReader<R>::scratch(call) +
-           group_size(call) * Arena::room<R>(padded<T>(call.classes)) +
-           Arena::room<R>(stretch_maxima_size<R>(call.classes));
+    return Lanes::scratch(call, kMostUnits) + Reader::scratch(call) + Writer::scratch(call) +
+           Lanes::Targets::scratch(call) + group_size(call) * Arena::room<R>(padded<T>(Lanes::extent(call)));
   }
 
   static double run(const Problem& problem, Block block) {
@@ -35,13 +40,13 @@ struct SoftmaxLinear {
   }
 
  private:
-  static constexpr int kMostRows = 16;
+  static constexpr int kMostUnits = 16;
 
-  /** Rows whose exponentials stay in the first cache together. */
+  /** Units whose exponentials stay in the first cache together. */
   static int group_size(const Evaluation& call) {
     constexpr int64_t kBytes = 4096;
-    const int64_t rows = kBytes / (call.classes * static_cast<int64_t>(sizeof(R)));
-    return static_cast<int>(rows < 1 ? 1 : rows > kMostRows ? kMostRows : rows);
+    const int64_t units = kBytes / (Lanes::extent(call) * static_cast<int64_t>(sizeof(R)));
+    return static_cast<int>(units < 1 ? 1 : units > kMostUnits ? kMostUnits : units);
   }
 
   /** The part of the target view that is spread over classes. */
@@ -50,21 +55,22 @@ struct SoftmaxLinear {
     Split<R> floor, mass;
     const R* weight;
 
-    template <class Lanes>
-    SURPRISAL_FN Parts<V> at(const R* dense, int64_t c, Lanes lanes) const {
+    template <class Within>
+    SURPRISAL_FN Parts<V> at(const R* dense, int64_t position, Within within) const {
       constexpr bool weighs = spread == Spread::weighted || spread == Spread::mixed;
-      const V w = weighs && weight != nullptr ? load(weight + c, lanes) : V(1);
-      return spread_target<spread>(floor, mass, w, is_dense(spread) ? load(dense + c, lanes) : V(0));
+      const V w = weighs && weight != nullptr ? Lanes::per_class(weight, position, within) : V(1);
+      return spread_target<spread>(floor, mass, w, is_dense(spread) ? load(dense + position, within) : V(0));
     }
   };
 
-  /** A row between its passes. */
-  struct Row {
-    int64_t number;
-    int64_t y;
-    RowSums sums;
-    double q_sum, dot;  // Σ q and Σ q·(m − z) of the spread target
-    Label label;
+  /** A unit between its passes. */
+  struct Unit {
+    Labels labels;
+    const T* z;
+    typename Lanes::Maxima maxima;
+    RowSums<Number> sums;
+    Number q_sum, dot;  // Σ q and Σ q·(m − z) of the spread target
+    Label<Number> label;
     T* dz;
     const R* dense;
   };
@@ -78,112 +84,140 @@ struct SoftmaxLinear {
   template <Spread spread, bool kGrad>
   static double rows(const Problem& problem, Block block, const Formula& formula) {
     const Evaluation& call = problem.call;
-    const int64_t classes = call.classes;
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    RowReader<T> input(call, block, arena);
-    RowWriter<T> grad(problem, block, arena);
-    DenseReader<R> dense(call, arena);
-    // Rows that share a buffer, a tile or a converted target, can't wait for each other.
-    const int most = (is_dense(spread) && !dense.direct()) || !grad.direct() ? 1 : group_size(call);
-    R* exponentials[kMostRows];
-    for (int i = 0; i < group_size(call); ++i) exponentials[i] = arena.take<R>(padded<T>(classes));
-    R* stretch_maxima = arena.take<R>(stretch_maxima_size<R>(classes));
+    const Lanes lanes(call, kMostUnits, arena);
+    Reader input(call, block, arena);
+    Writer grad(problem, block, arena);
+    typename Lanes::Targets targets(call, block, arena);
+    // Units that share a buffer, a tile or a converted target, can't wait for each other.
+    const bool direct = input.direct() && grad.direct() && (!is_dense(spread) || targets.direct());
+    const int most = direct ? group_size(call) : 1;
+    R* exponentials[kMostUnits];
+    for (int i = 0; i < group_size(call); ++i) exponentials[i] = arena.take<R>(padded<T>(Lanes::extent(call)));
     const SpreadTarget<spread> target = {Split<R>(formula.floor), Split<R>(formula.mass),
                                          static_cast<const R*>(call.weight)};
-    Row group[kMostRows];
-    double loss_sum = 0;
+    Unit group[kMostUnits];
+    Number loss_sum(0);
     for (int64_t next = block.begin; next < block.end;) {
       int count = 0;
-      for (; count < most && next < block.end; ++next) {
-        const int64_t y = call.indices != nullptr ? read_index(call, next) : -1;
-        if (call.indices != nullptr && is_ignored(call, y)) {
-          put_row_loss<R>(call, next, 0);
-          if constexpr (kGrad) fill_zero(grad.row(next), classes);
+      for (; count < most && next < block.end; next += Lanes::kRows) {
+        Unit& unit = group[count];
+        unit.labels = Labels(call, block, next);
+        if (!unit.labels.any()) {
+          put_row_losses<R>(call, unit.labels, Number(0));
+          if constexpr (kGrad) grad.clear(grad.row(next));
           continue;
         }
-        Row& row = group[count];
-        row.number = next;
-        row.y = y;
-        if constexpr (is_dense(spread)) row.dense = dense.row(next, y);
-        if constexpr (kGrad) row.dz = grad.row(next);
-        pass<spread, kGrad>(call, formula, input, grad, target, row, exponentials[count], stretch_maxima);
+        if constexpr (is_dense(spread)) unit.dense = targets.row(next, unit.labels);
+        if constexpr (kGrad) unit.dz = grad.row(next);
+        unit.z = input.row(next);
+        unit.maxima = lanes.maxima(unit.z, count);
         ++count;
       }
       for (int i = 0; i < count; ++i) {
-        const Row& row = group[i];
-        double loss = linear_loss(row.sums, row.q_sum, row.dot, row.label);
-        if (call.constants != nullptr) loss += call.constants[row.y];
-        loss_sum += loss;
-        put_row_loss<R>(call, row.number, loss);
+        input.expect(next + i * Lanes::kRows);
+        pass<spread, kGrad>(call, formula, lanes, input, targets, grad, target, group[i], exponentials[i]);
+      }
+      Number log_sums[kMostUnits];
+      take_log_sums(group, count, log_sums);
+      for (int i = 0; i < count; ++i) {
+        const Unit& unit = group[i];
+        Number loss = linear_loss(log_sums[i], unit.q_sum, unit.dot, unit.label);
+        if (call.constants != nullptr) {
+          loss = loss + unit.labels.each([&](int64_t, int64_t y) { return call.constants[y]; });
+        }
+        loss = unit.labels.counted(loss);
+        loss_sum = loss_sum + loss;
+        put_row_losses<R>(call, unit.labels, loss);
       }
       if constexpr (kGrad) {
         for (int i = 0; i < count; ++i) write<spread>(problem, formula, grad, target, group[i], exponentials[i]);
       }
     }
     grad.finish();
-    return loss_sum;
+    return Lanes::total(loss_sum);
+  }
+
+  /** log S of each unit. The chain of operations is long, so several numbers go through it at once. */
+  static void take_log_sums(const Unit* group, int count, Number* log_sums) {
+    using D = Vec<double>;
+    int i = 0;
+    if constexpr (std::is_same_v<Number, double>) {
+      for (; count - i > 1; i += D::size) {
+        double rest[D::size] = {};
+        for (int j = 0; j < D::size && i + j < count; ++j) rest[j] = group[i + j].sums.rest;
+        store(log_sums + i, log_sum_of(load(rest, Full{})), Full{});
+      }
+    }
+    for (; i < count; ++i) log_sums[i] = group[i].sums.log_sum();
+  }
+
+  static Number class_weights(const Evaluation& call, const Labels& labels) {
+    if (call.weight == nullptr) return Number(1);
+    return labels.each([&](int64_t, int64_t y) { return class_weight<R>(call, y); });
   }
 
   template <Spread spread, bool kGrad>
-  SURPRISAL_FN static void pass(const Evaluation& call, const Formula& formula, RowReader<T>& input,
-                                const RowWriter<T>& grad, const SpreadTarget<spread>& target, Row& row, R* exponentials,
-                                R* stretch_maxima) {
-    const int64_t classes = call.classes;
-    const T* z = input.row(row.number);
+  SURPRISAL_FN static void pass(const Evaluation& call, const Formula& formula, const Lanes& lanes, const Reader& input,
+                                const typename Lanes::Targets& targets, const Writer& grad,
+                                const SpreadTarget<spread>& target, Unit& unit, R* exponentials) {
     // Of a spread target Σ q·(m − z), whose factor comes last where q is uniform. The heads of q are summed in double.
     constexpr int kTerms = spread == Spread::none ? 0 : spread == Spread::uniform || spread == Spread::dense ? 1 : 2;
     Sum<V> q_heads;
-    if constexpr (kGrad) grad.prepare_ends(row.dz);
-    const auto each = [&](int64_t c, auto lanes, Shifted<V> shifted) __attribute__((always_inline)) {
+    if constexpr (kGrad) grad.prepare_ends(unit.dz);
+    const auto each = [&](int64_t at, auto within, Shifted<V> shifted) __attribute__((always_inline)) {
       if constexpr (kGrad) {
-        store(exponentials + c, shifted.e, Full{});
-        grad.prepare(row.dz, c);
+        store(exponentials + at, shifted.e, Full{});
+        grad.prepare(unit.dz, at);
       }
       Terms<V, kTerms> terms;
-      if constexpr (spread == Spread::uniform) terms.term[0] = inside(lanes, -shifted.d);
+      if constexpr (spread == Spread::uniform) terms.term[0] = inside(within, -shifted.d);
       if constexpr (spread != Spread::none && spread != Spread::uniform) {
-        const Parts<V> q = target.at(row.dense, c, lanes);
-        const V head = inside(lanes, q.head);
+        if constexpr (is_dense(spread)) targets.fetch_next(at);
+        const Parts<V> q = target.at(unit.dense, at, within);
+        const V head = inside(within, q.head);
         q_heads.add(head);
         terms.term[0] = head * distance(head, shifted.d);
-        if constexpr (kTerms > 1) terms.term[1] = inside(lanes, q.tail);
+        if constexpr (kTerms > 1) terms.term[1] = inside(within, q.tail);
       }
       return terms;
     };
-    const auto [sums, terms] = softmax_pass<kTerms>(z, input.next(row.number), classes, stretch_maxima, each);
-    row.sums = sums;
-    row.q_sum = row.dot = 0;
+    const auto [sums, terms] = lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, each);
+    unit.sums = sums;
+    unit.q_sum = unit.dot = Number(0);
     if constexpr (spread == Spread::uniform) {
-      row.q_sum = formula.floor * static_cast<double>(classes);
-      row.dot = formula.floor * terms.sum[0].total();
+      unit.q_sum = Number(formula.floor * static_cast<double>(call.classes));
+      unit.dot = Number(formula.floor) * Lanes::total(terms.sum[0]);
     } else if constexpr (spread != Spread::none) {
-      row.q_sum = q_heads.total();
-      if constexpr (kTerms > 1) row.q_sum += terms.sum[1].total();
-      row.dot = terms.sum[0].total();
+      unit.q_sum = Lanes::total(q_heads);
+      if constexpr (kTerms > 1) unit.q_sum = unit.q_sum + Lanes::total(terms.sum[1]);
+      unit.dot = Lanes::total(terms.sum[0]);
     }
-    row.label = {0, 0, 0};
+    unit.label = {Number(0), Number(0), Number(0)};
     if constexpr (!is_dense(spread)) {
-      const double d = static_cast<double>(load_one(z + row.y)) - sums.max;
-      row.label = {class_weight<R>(call, row.y) * formula.mass, d, kGrad ? exponentials[row.y] : 0};
+      unit.label = {class_weights(call, unit.labels) * Number(formula.mass), unit.labels.of(unit.z) - sums.max,
+                    kGrad ? unit.labels.of(exponentials) : Number(0)};
     }
   }
 
   template <Spread spread>
-  SURPRISAL_FN static void write(const Problem& problem, const Formula& formula, const RowWriter<T>& grad,
-                                 const SpreadTarget<spread>& target, const Row& row, const R* exponentials) {
-    const double scale = row_scale<R>(problem, row.number);
-    const double q_all = row.q_sum + row.label.share;
-    const LinearGradient<R> gradient(row.sums, q_all, scale);
-    const auto slopes = [&](int64_t c, auto lanes) __attribute__((always_inline)) {
-      return gradient.template value<spread>(load(exponentials + c, Full{}), target.at(row.dense, c, lanes));
+  SURPRISAL_FN static void write(const Problem& problem, const Formula& formula, const Writer& grad,
+                                 const SpreadTarget<spread>& target, const Unit& unit, const R* exponentials) {
+    const Number scale = row_scales<R, Number>(problem, unit.labels);
+    const Number q_all = unit.q_sum + unit.label.share;
+    const LinearGradient<Factor> gradient(unit.sums, q_all, scale);
+    const auto slopes = [&](int64_t at, auto within) __attribute__((always_inline)) {
+      return gradient.template value<spread>(load(exponentials + at, Full{}), target.at(unit.dense, at, within));
     };
     if constexpr (is_dense(spread)) {
-      grad.write(row.dz, slopes);
+      grad.write(unit.dz, unit.labels, slopes);
     } else {
-      const double own_floor = formula.floor * (spread == Spread::weighted ? class_weight<R>(problem.call, row.y) : 1);
-      const double slope = LinearGradient<R>::label(row.sums, q_all, row.label.share + own_floor, row.label.e, scale);
-      grad.write(row.dz, {row.y, static_cast<R>(slope)}, slopes);
+      Number own_floor(formula.floor);
+      if constexpr (spread == Spread::weighted) own_floor = own_floor * class_weights(problem.call, unit.labels);
+      const Number slope =
+          LinearGradient<Factor>::label(unit.sums, q_all, unit.label.share + own_floor, unit.label.e, scale);
+      grad.write(unit.dz, unit.labels, rounded<Factor>(slope), slopes);
     }
   }
 };

@@ -228,11 +228,14 @@ struct AsymmetricSingleLabel {
     g = select(nothing, V(0), -(w * (V(1) + gamma * log_p)));
   }
 
-  SURPRISAL_FN void label(double p, double complement, double log_p, double& loss, double& g) const {
-    const double w = gamma_pos == 0 ? 1 : pow(complement, gamma_pos);
-    loss = on * w == 0 ? 0 : -(on * w * log_p);
-    const double dw = gamma_pos == 0 || complement == 0 ? 0 : gamma_pos * p * pow(complement, gamma_pos - 1);
-    g = -on * (w - (dw == 0 ? 0 : log_p * dw));
+  template <class Number>
+  SURPRISAL_FN void label(Number p, Number complement, Number log_p, Number& loss, Number& g) const {
+    const Number zero(0);
+    const Number power = power_unit_uniform(complement, gamma_pos);
+    const Number w = power * Number(on);
+    loss = select(w == zero, zero, -(w * log_p));
+    const Number dw = select(complement == zero, zero, w * Number(gamma_pos) * p / complement);
+    g = select(dw == zero, zero, log_p * dw) - w;
   }
 };
 SURPRISAL_REGISTER(AsymmetricSingleLabel);

@@ -35,30 +35,32 @@ SURPRISAL_FN V distance(V q, V d) {
 }
 
 /** The class y of a hard label, apart from what is spread: its share of q, and its place in the row. */
+template <class Number = double>
 struct Label {
-  double share;  // w_y·mass
-  double d;      // z_y − m
-  double e;      // e^d
+  Number share;  // w_y·mass
+  Number d;      // z_y − m
+  Number e;      // e^d
 };
 
-/** Loss of a row from Σ q and Σ q·(m − z) of the spread part and the label's share. */
-SURPRISAL_FN double linear_loss(const RowSums& row, double q_sum, double dot, const Label& label) {
-  const double own = label.share == 0 ? 0 : label.share * -label.d;
-  return (q_sum + label.share) * row.log_sum() + (dot + own);
+/** Loss of a row from log S, from Σ q and Σ q·(m − z) of the spread part, and from the label's share. */
+template <class Number>
+SURPRISAL_FN Number linear_loss(Number log_sum, Number q_sum, Number dot, const Label<Number>& label) {
+  const Number own = select(label.share == Number(0), Number(0), label.share * -label.d);
+  return (q_sum + label.share) * log_sum + (dot + own);
 }
 
 /** dL/dz of a class that is not a hard label, from factors made once a row. */
-template <class R>
+template <class S>
 struct LinearGradient {
-  R scale;
-  R p_scale;          // scale·Q/S, times e gives scale·Q·p
-  Split<R> p_factor;  // Q/S
+  using Number = InDouble<S>;
+
+  S scale;
+  S p_scale;          // scale·Q/S, times e gives scale·Q·p
+  Split<S> p_factor;  // Q/S
 
   LinearGradient() = default;
-  SURPRISAL_FN LinearGradient(const RowSums& row, double q_sum, double scale)
-      : scale(static_cast<R>(scale)),
-        p_scale(static_cast<R>(scale * q_sum * row.inverse())),
-        p_factor(q_sum * row.inverse()) {}
+  SURPRISAL_FN LinearGradient(const RowSums<Number>& row, Number q_sum, Number scale)
+      : scale(rounded<S>(scale)), p_scale(rounded<S>(scale * q_sum * row.inverse())), p_factor(q_sum * row.inverse()) {}
 
   /** scale·(Q·p − q): where a target is nearly met little is left, so both come in two parts. */
   template <Spread spread, class V>
@@ -69,7 +71,7 @@ struct LinearGradient {
   }
 
   /** The label's: (Q − q_y) − Q·(1 − p_y). */
-  SURPRISAL_FN static double label(const RowSums& row, double q_sum, double q_label, double e, double scale) {
+  SURPRISAL_FN static Number label(const RowSums<Number>& row, Number q_sum, Number q_label, Number e, Number scale) {
     return scale * ((q_sum - q_label) - q_sum * row.complement(e));
   }
 };

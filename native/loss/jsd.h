@@ -13,29 +13,33 @@ namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
 /** dL/dz of one of a sample's rows, from factors made once a row. */
-template <class R>
+template <class S>
 struct JensenShannonGradient {
-  double factor;     // scale·α/K
-  double slope_sum;  // Σ p·G, over Σp, which rounding leaves not quite 1
-  Split<R> slope_parts;
-  R p_scale, offset;  // of the first row's cross entropy, scale·(Q·p − floor); 0 in the others
+  using Number = InDouble<S>;
 
-  SURPRISAL_FN JensenShannonGradient(double factor, double slope_sum, double scale, double q_sum, double floor)
-      : factor(scale * factor),
+  Number factor;     // scale·α/K
+  Number slope_sum;  // Σ p·G, over Σp, which rounding leaves not quite 1
+  S coupled_scale;
+  Split<S> slope_parts;
+  S p_scale, offset;  // of the first row's cross entropy, scale·(Q·p − floor); 0 in the others
+
+  SURPRISAL_FN JensenShannonGradient(double factor, Number slope_sum, Number scale, Number q_sum, double floor)
+      : factor(scale * Number(factor)),
         slope_sum(slope_sum),
+        coupled_scale(rounded<S>(this->factor)),
         slope_parts(slope_sum),
-        p_scale(static_cast<R>(scale * q_sum)),
-        offset(static_cast<R>(scale * floor)) {}
+        p_scale(rounded<S>(scale * q_sum)),
+        offset(rounded<S>(scale * Number(floor))) {}
 
   /** Where p is near 1 the sum is near G, so it comes in two parts. */
   template <class V>
   SURPRISAL_FN V value(V p, V slope) const {
     const V coupled = p * ((slope - V(slope_parts.head)) - V(slope_parts.tail));
-    return multiply_add(coupled, V(static_cast<R>(factor)), multiply_add(p, V(p_scale), -V(offset)));
+    return multiply_add(coupled, V(coupled_scale), multiply_add(p, V(p_scale), -V(offset)));
   }
 
   /** The divergence's part of the label's class, beside LinearGradient::label. */
-  SURPRISAL_FN double label(double p, double slope) const { return factor * p * (slope - slope_sum); }
+  SURPRISAL_FN Number label(Number p, Number slope) const { return factor * p * (slope - slope_sum); }
 };
 
 template <class R>
@@ -45,7 +49,8 @@ struct JensenShannon {
   static constexpr Denominator denominator = Denominator::samples;
   static constexpr const char* parameters[] = {"numSplits", "alpha", "smoothing"};
   static constexpr double lowest_mixture = 1e-7;
-  using Gradient = JensenShannonGradient<R>;
+  template <class S>
+  using Gradient = JensenShannonGradient<S>;
 
   int splits;
   double factor;  // α/K, of the divergence

@@ -8,19 +8,18 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-/** A double as two R, which sums and products in R take one after the other. */
-template <class R>
+/** A row's number as two factors, which sums and products take one after the other. */
+template <class S>
 struct Split {
-  R head, tail;
+  S head, tail;
 
   Split() = default;
-  SURPRISAL_FN explicit Split(double x)
-      : head(static_cast<R>(x)), tail(static_cast<R>(x - static_cast<double>(static_cast<R>(x)))) {}
+  SURPRISAL_FN explicit Split(InDouble<S> x) : head(rounded<S>(x)), tail(rounded<S>(x - in_double(head))) {}
 };
 
 /** x times a factor in two parts: rounded about once. */
-template <class V>
-SURPRISAL_FN V times(V x, Split<Scalar<V>> factor) {
+template <class V, class S>
+SURPRISAL_FN V times(V x, Split<S> factor) {
   return multiply_add(x, V(factor.head), x * V(factor.tail));
 }
 
@@ -156,8 +155,8 @@ class ExponentialBelow {
   static constexpr int B = kTableBits<V>;
 
  public:
-  SURPRISAL_FN explicit ExponentialBelow(R max)
-      : m_(max), shift_(absolute(max) > -2 * F::exp_lowest ? max : R(0)), magic_(F::round_magic) {
+  SURPRISAL_FN explicit ExponentialBelow(V max)
+      : m_(max), shift_(select(absolute(max) > V(-2 * F::exp_lowest), max, V(0))), magic_(F::round_magic) {
     const V reduced = m_ - shift_;
     const V n = multiply_add(reduced, V(kOctavesHead<R, B>), V(F::round_magic)) - V(F::round_magic);
     magic_ = V(F::round_magic) - n;

@@ -23,36 +23,44 @@ struct Shifted {
 
 /** What of e = e^(z − m) goes to `rest`; the maxima, whose e is 1, are counted instead. */
 template <class V>
-SURPRISAL_FN V rest_term(V z, V m, V e, int64_t& maxima) {
-  const auto at_maximum = z == m;
-  maxima += count(at_maximum);
-  return select(at_maximum, V(0), e);
+SURPRISAL_FN V rest_term(V z, V m, V e) {
+  return select(z == m, V(0), e);
 }
 
-/** Sums of one row. */
+/** log S */
+template <class Number>
+SURPRISAL_FN Number log_sum_of(Number rest) {
+  return log1p_positive(rest);
+}
+
+/** Sums of one row, or of as many rows as a Number has. */
+template <class Number = double>
 struct RowSums {
-  double max;
-  double rest;  // S − 1
+  Number max;
+  Number rest;  // S − 1
 
   RowSums() = default;
-  SURPRISAL_FN RowSums(double max, double others, int64_t maxima)
+  /** From the exponentials' sum over all classes that are not at the maximum, and the number of those that are. */
+  SURPRISAL_FN RowSums(Number max, Number others, Number maxima)
       // An infinite maximum (or a NaN) makes the row NaN, as in torch: m − m is 0 else.
-      : max(max), rest(others + static_cast<double>(maxima - 1) + (max - max)) {}
+      : max(max), rest(others + (maxima - Number(1)) + (max - max)) {}
 
-  SURPRISAL_FN double inverse() const { return 1 / (1 + rest); }
-  SURPRISAL_FN double log_sum() const { return log1p_positive(rest); }
+  SURPRISAL_FN Number inverse() const { return Number(1) / (Number(1) + rest); }
+  SURPRISAL_FN Number log_sum() const { return log_sum_of(rest); }
   /** 1 − p of a class with this e. */
-  SURPRISAL_FN double complement(double e) const { return (rest + (1 - e)) / (1 + rest); }
+  SURPRISAL_FN Number complement(Number e) const { return (rest + (Number(1) - e)) / (Number(1) + rest); }
 };
 
 /** dz = g − p·Σg of a loss with slopes g = ∂L/∂log p, from factors made once a row. */
-template <class R>
+template <class S>
 struct CoupledGradient {
-  R scale;
-  R p_scale;  // scale·Σg/S, times e gives scale·p·Σg
+  using Number = InDouble<S>;
 
-  SURPRISAL_FN CoupledGradient(const RowSums& row, double slope_sum, double scale)
-      : scale(static_cast<R>(scale)), p_scale(static_cast<R>(scale * slope_sum * row.inverse())) {}
+  S scale;
+  S p_scale;  // scale·Σg/S, times e gives scale·p·Σg
+
+  SURPRISAL_FN CoupledGradient(const RowSums<Number>& row, Number slope_sum, Number scale)
+      : scale(rounded<S>(scale)), p_scale(rounded<S>(scale * slope_sum * row.inverse())) {}
 
   template <class V>
   SURPRISAL_FN V value(V slope, V e) const {
@@ -60,7 +68,7 @@ struct CoupledGradient {
   }
 
   /** The label's, its own slope taken together: g·(1 − p) − p·Σ g of the others. */
-  SURPRISAL_FN static double label(const RowSums& row, double slope, double other_sum, double e, double scale) {
+  SURPRISAL_FN static Number label(const RowSums<Number>& row, Number slope, Number other_sum, Number e, Number scale) {
     return scale * (slope * row.complement(e) - e * row.inverse() * other_sum);
   }
 };
@@ -72,8 +80,8 @@ struct LogSoftmax {
   static constexpr Kind kind = Kind::row_map;
   static constexpr bool backward = false;
 
-  template <class V>
-  SURPRISAL_FN static V map(V d, V /*e*/, Scalar<V> log_sum, Split<Scalar<V>> /*inverse*/) {
+  template <class V, class S>
+  SURPRISAL_FN static V map(V d, V /*e*/, S log_sum, Split<S> /*inverse*/) {
     return d - V(log_sum);
   }
 };
@@ -86,8 +94,8 @@ struct Softmax {
   static constexpr Kind kind = Kind::row_map;
   static constexpr bool backward = false;
 
-  template <class V>
-  SURPRISAL_FN static V map(V /*d*/, V e, Scalar<V> /*log_sum*/, Split<Scalar<V>> inverse) {
+  template <class V, class S>
+  SURPRISAL_FN static V map(V /*d*/, V e, S /*log_sum*/, Split<S> inverse) {
     return times(e, inverse);
   }
 };
@@ -98,9 +106,10 @@ SURPRISAL_REGISTER(Softmax);
  * places (log p of 10 costs 10 of them); where one of them is nearly all, the gradient is as small as that error, so
  * it is divided out. What is further from 1, half precision or no softmax at all, is taken at its word.
  */
-SURPRISAL_FN double normaliser(double p_sum) {
+template <class Number>
+SURPRISAL_FN Number normaliser(Number p_sum) {
   constexpr double kRounding = 1e-5;
-  return absolute(p_sum - 1) < kRounding ? p_sum : 1;
+  return select(absolute(p_sum - Number(1)) < Number(kRounding), p_sum, Number(1));
 }
 
 /** dz = g − p·Σg, from g and log p. */
@@ -119,8 +128,8 @@ struct LogSoftmaxBackward {
   SURPRISAL_FN static V weight(V /*p*/) {
     return V(1);
   }
-  template <class V>
-  SURPRISAL_FN static V map(V g, V p, Split<Scalar<V>> mean) {
+  template <class V, class S>
+  SURPRISAL_FN static V map(V g, V p, Split<S> mean) {
     return residual(residual(g, p, V(mean.head)), p, V(mean.tail));
   }
 };
@@ -141,8 +150,8 @@ struct SoftmaxBackward {
   SURPRISAL_FN static V weight(V p) {
     return p;
   }
-  template <class V>
-  SURPRISAL_FN static V map(V g, V p, Split<Scalar<V>> mean) {
+  template <class V, class S>
+  SURPRISAL_FN static V map(V g, V p, Split<S> mean) {
     return p * ((g - V(mean.head)) - V(mean.tail));
   }
 };

@@ -40,6 +40,22 @@ struct ScalarOf<double> {
 template <class V>
 using Scalar = typename ScalarOf<V>::type;
 
+/** What a row's numbers are held in, beside factors of type S: in double, as many of them. */
+template <class S>
+struct InDoubleOf {
+  using type = double;
+};
+template <class S>
+using InDouble = typename InDoubleOf<S>::type;
+
+/** A row's number rounded to the type S of a factor, and back. */
+template <class S>
+SURPRISAL_FN S rounded(double x) {
+  return static_cast<S>(x);
+}
+SURPRISAL_FN double in_double(float x) { return x; }
+SURPRISAL_FN double in_double(double x) { return x; }
+
 template <class To, class From>
 SURPRISAL_FN To bits_as(From from) {
   static_assert(sizeof(To) == sizeof(From), "bits_as keeps the size");
@@ -50,10 +66,8 @@ SURPRISAL_FN To bits_as(From from) {
 
 SURPRISAL_FN float select(bool condition, float a, float b) { return condition ? a : b; }
 SURPRISAL_FN double select(bool condition, double a, double b) { return condition ? a : b; }
-/** True when some element is; how many are; true when both are. */
+/** True when some element is. */
 SURPRISAL_FN bool any(bool condition) { return condition; }
-SURPRISAL_FN int count(bool condition) { return condition; }
-SURPRISAL_FN bool both(bool a, bool b) { return a && b; }
 /** b where a is NaN. */
 SURPRISAL_FN float maximum(float a, float b) { return a > b ? a : b; }
 SURPRISAL_FN double maximum(double a, double b) { return a > b ? a : b; }
@@ -64,8 +78,13 @@ SURPRISAL_FN double absolute(double a) { return a < 0 ? -a : a; }
  * a·b + c, rounded once where the target has an instruction for it, else twice. Formulas say so themselves: a compiler
  * that fuses as it pleases gives other digits in one copy of a formula than in another.
  */
+#if defined(__FMA__) || defined(__aarch64__) || defined(__CUDA_ARCH__)
+SURPRISAL_FN float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+SURPRISAL_FN double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+#else
 SURPRISAL_FN float multiply_add(float a, float b, float c) { return a * b + c; }
 SURPRISAL_FN double multiply_add(double a, double b, double c) { return a * b + c; }
+#endif
 
 /** c − a·b, rounded once. */
 SURPRISAL_FN float residual(float c, float a, float b) { return fmaf(-a, b, c); }

@@ -1,0 +1,401 @@
+#pragma once
+
+// Lanes across rows: a unit of work is a tile of as many rows as a vector has lanes, one vector a class, which is
+// transposed on its way in and out. Where the block ends, or the batch, some lanes stay empty.
+
+#include "../loss/softmax.h"
+#include "rows.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+/** Rows from `row` on of a block of a tile of n. */
+template <int n>
+inline int rows_of_tile(Block block, int64_t row) {
+  return static_cast<int>(block.end - row < n ? block.end - row : n);
+}
+
+/** Rows that stand `step` elements apart, and `stride` their classes. */
+template <class T>
+struct RowsInMemory {
+  T* data;
+  int64_t step, stride;
+};
+
+/** Calls f(rows, lane, count) for the stretches of the rows [row, row + count) that are a step apart. */
+template <class T, class F>
+inline void for_each_stretch(const Evaluation& call, T* data, const Strides& strides, int64_t row, int count, F&& f) {
+  if (call.inner == 1) return f(RowsInMemory<T>{data + row * strides.outer, strides.outer, strides.classes}, 0, count);
+  for (int lane = 0; lane < count;) {
+    const int64_t left = call.inner - (row + lane) % call.inner;
+    const int length = static_cast<int>(left < count - lane ? left : count - lane);
+    f(RowsInMemory<T>{data + row_offset(call, strides, row + lane), strides.inner, strides.classes}, lane, length);
+    lane += length;
+  }
+}
+
+/** Calls f with a value of the storage type of a floating dtype that is computed in R. */
+template <class R, class F>
+inline void with_storage_of(DType dtype, F&& f) {
+  with_storage(dtype, [&](auto storage) {
+    if constexpr (std::is_same_v<Compute<decltype(storage)>, R>) f(storage);
+  });
+}
+
+template <class R>
+class Tile {
+  using V = Vec<R>;
+  static constexpr int n = V::size;
+
+ public:
+  explicit Tile(const Evaluation& call, Arena& arena) : call_(call), values_(arena.take<R>(call.classes * n)) {}
+  static size_t scratch(const Evaluation& call) { return Arena::room<R>(call.classes * n); }
+
+  R* values() const { return values_; }
+
+  void load_rows(const void* data, DType dtype, const Strides& strides, int64_t row, int count) const {
+    if (count < n) clear();
+    with_storage(dtype, [&](auto storage) {
+      using T = decltype(storage);
+      for_each_stretch(call_, static_cast<const T*>(data), strides, row, count,
+                       [&](RowsInMemory<const T> rows, int lane, int length) { load_stretch(rows, lane, length); });
+    });
+  }
+
+  void store_rows(void* data, DType dtype, const Strides& strides, int64_t row, int count) const {
+    with_storage_of<R>(dtype, [&](auto storage) {
+      using T = decltype(storage);
+      for_each_stretch(call_, static_cast<T*>(data), strides, row, count,
+                       [&](RowsInMemory<T> rows, int lane, int length) { store_stretch(rows, lane, length); });
+    });
+  }
+
+  /** The rows at these places, by lane. */
+  template <class T, class At>
+  void load_each(int64_t stride, int count, At&& at) const {
+    if constexpr (std::is_same_v<Compute<T>, R>) {
+      if (stride == 1) return transpose(at, values_, n, count, call_.classes, 0);
+    }
+    for (int64_t c = 0; c < call_.classes; ++c) {
+      for (int j = 0; j < count; ++j) values_[c * n + j] = static_cast<R>(load_one(at(j) + c * stride));
+    }
+  }
+
+  void clear() const { memset(values_, 0, call_.classes * n * sizeof(R)); }
+
+ private:
+  template <class T>
+  void load_stretch(RowsInMemory<const T> rows, int lane, int length) const {
+    const int64_t classes = call_.classes;
+    R* to = values_ + lane;
+    if constexpr (std::is_same_v<Compute<T>, R>) {
+      if (rows.stride == 1) {
+        return transpose(Pitched<T>{rows.data, rows.step}, to, n, length, classes, 0);
+      }
+      if (rows.step == 1) {
+        const T* from = rows.data;
+        if (length == n) {
+          for (int64_t c = 0; c < classes; ++c) store(to + c * n, load(from + c * rows.stride, Full{}), Full{});
+        } else {
+          const Partial lanes{length};
+          for (int64_t c = 0; c < classes; ++c) store(to + c * n, load(from + c * rows.stride, lanes), lanes);
+        }
+        return;
+      }
+    }
+    for (int64_t c = 0; c < classes; ++c) {
+      const T* from = rows.data + c * rows.stride;
+      for (int j = 0; j < length; ++j) to[c * n + j] = static_cast<R>(load_one(from + j * rows.step));
+    }
+  }
+
+  template <class T>
+  void store_stretch(RowsInMemory<T> rows, int lane, int length) const {
+    const int64_t classes = call_.classes;
+    const R* from = values_ + lane;
+    if (rows.stride == 1) {
+      const int64_t writable = rows.step == classes ? length * classes : 0;
+      return transpose(Pitched<R>{from, n}, rows.data, rows.step, classes, length, writable);
+    }
+    for (int64_t c = 0; c < classes; ++c) {
+      T* to = rows.data + c * rows.stride;
+      if (rows.step == 1 && length == n) {
+        store(to, load(from + c * n, Full{}), Full{});
+      } else if (rows.step == 1) {
+        store(to, load(from + c * n, Partial{length}), Partial{length});
+      } else {
+        for (int j = 0; j < length; ++j) store_one(to + j * rows.step, from[c * n + j]);
+      }
+    }
+  }
+
+  const Evaluation& call_;
+  R* values_;
+};
+
+/** A tile's place in memory, a piece for each of its classes: of contiguous rows as many elements as it has rows. */
+template <int n>
+class TilePieces {
+ public:
+  TilePieces() = default;
+  TilePieces(const Evaluation& call, const void* data, DType dtype, const Strides& strides, int64_t row)
+      : size_(kDTypeSizes[static_cast<int>(dtype)]),
+        begin_(static_cast<const char*>(data) + row_offset(call, strides, row) * size_),
+        step_((strides.classes == 1 ? n : strides.classes) * size_) {}
+
+  SURPRISAL_FN const char* at(int64_t position) const { return begin_ + position / n * step_; }
+
+ private:
+  int64_t size_ = 0;
+  const char* begin_ = nullptr;
+  int64_t step_ = 0;
+};
+
+template <class R>
+class TileReader {
+  static constexpr int n = Vec<R>::size;
+
+ public:
+  TileReader(const Evaluation& call, Block block, Arena& arena) : call_(call), block_(block), tile_(call, arena) {}
+  static size_t scratch(const Evaluation& call) { return Tile<R>::scratch(call); }
+
+  const R* row(int64_t row) {
+    tile_.load_rows(call_.input, call_.dtype, call_.input_strides, row, rows_of_tile<n>(block_, row));
+    next_ =
+        TilePieces<n>(call_, call_.input, call_.dtype, call_.input_strides, row + n < block_.run_end ? row + n : row);
+    return tile_.values();
+  }
+
+  bool direct() const { return false; }
+  void expect(int64_t) const {}
+  SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.at(at)); }
+
+ private:
+  const Evaluation& call_;
+  Block block_;
+  Tile<R> tile_;
+  TilePieces<n> next_;
+};
+
+/** Dense targets of a tile's rows. */
+template <class R>
+class TargetTiles {
+  static constexpr int n = Vec<R>::size;
+
+ public:
+  TargetTiles(const Evaluation& call, Block block, Arena& arena) : call_(call), block_(block), tile_(call, arena) {}
+  static size_t scratch(const Evaluation& call) { return Tile<R>::scratch(call); }
+
+  bool direct() const { return false; }
+
+  template <class Labels>
+  const R* row(int64_t row, const Labels& labels) {
+    const int count = rows_of_tile<n>(block_, row);
+    if (!call_.dense_by_index) {
+      tile_.load_rows(call_.dense, call_.dense_dtype, call_.dense_strides, row, count);
+      next_ = TilePieces<n>(call_, call_.dense, call_.dense_dtype, call_.dense_strides,
+                            row + n < block_.run_end ? row + n : row);
+      return tile_.values();
+    }
+    if (count < n) tile_.clear();
+    with_storage(call_.dense_dtype, [&](auto storage) {
+      using T = decltype(storage);
+      tile_.template load_each<T>(call_.dense_strides.classes, count, [&](int64_t lane) {
+        return static_cast<const T*>(call_.dense) + labels.index(lane) * call_.dense_strides.outer;
+      });
+    });
+    return tile_.values();
+  }
+
+  SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.at(at)); }
+
+ private:
+  const Evaluation& call_;
+  Block block_;
+  Tile<R> tile_;
+  TilePieces<n> next_;
+};
+
+/** The class indices of a tile's rows. Rows that are ignored do not count, and lanes without a row. */
+template <class R>
+class TileLabels {
+  using V = Vec<R>;
+  using Number = Doubles<V>;
+  static constexpr int n = V::size;
+
+ public:
+  TileLabels() = default;
+  TileLabels(const Evaluation& call, Block block, int64_t row) : row_(row), count_(rows_of_tile<n>(block, row)) {
+    for (int64_t& index : index_) index = 0;
+    if (call.indices != nullptr) read_indices(call, row, count_, index_);
+    R classes[n];
+    for (int j = 0; j < n; ++j) {
+      if (j >= count_ || is_ignored(call, index_[j])) index_[j] = kNone;
+      classes[j] = static_cast<R>(index_[j]);
+      any_ |= index_[j] != kNone;
+    }
+    classes_ = load(classes, Full{});
+  }
+
+  bool any() const { return any_; }
+
+  template <class F>
+  SURPRISAL_FN Number each(F&& f) const {
+    double values[n];
+    for (int j = 0; j < n; ++j) values[j] = index_[j] == kNone ? 0 : f(row_ + j, index_[j]);
+    Number result;
+    memcpy(&result, values, sizeof(values));
+    return result;
+  }
+
+  SURPRISAL_FN Number of(const R* values) const {
+    R own[n];
+    for (int j = 0; j < n; ++j) own[j] = values[index(j) * n + j];
+    return in_double(load(own, Full{}));
+  }
+
+  SURPRISAL_FN Mask<R> at(int64_t position) const { return classes_ == V(static_cast<R>(position / n)); }
+
+  SURPRISAL_FN V counted(V x) const { return select(classes_ == V(R(kNone)), V(0), x); }
+  SURPRISAL_FN Number counted(Number x) const { return select(in_double(classes_) == Number(kNone), Number(0), x); }
+
+  SURPRISAL_FN void put(R* losses, Number loss) const { store(losses + row_, rounded<V>(loss), Partial{count_}); }
+
+  /** Of a lane; 0 where there is none. */
+  int64_t index(int64_t lane) const { return index_[lane] == kNone ? 0 : index_[lane]; }
+
+ private:
+  static constexpr int kNone = -1;
+
+  int64_t row_;
+  int count_;
+  bool any_ = false;
+  V classes_;
+  int64_t index_[n];
+};
+
+/** Writes the gradient's tiles. */
+template <class R>
+class TileWriter {
+  using V = Vec<R>;
+  static constexpr int n = V::size;
+
+ public:
+  TileWriter(const Problem& problem, Block block, Arena& arena)
+      : call_(problem.call), block_(block), tile_(call_, arena) {}
+  static size_t scratch(const Evaluation& call) { return Tile<R>::scratch(call); }
+
+  bool direct() const { return false; }
+
+  R* row(int64_t row) {
+    row_ = row;
+    target_ = TilePieces<n>(call_, call_.grad, call_.dtype, call_.grad_strides, row);
+    return tile_.values();
+  }
+
+  SURPRISAL_FN void prepare(R*, int64_t at) const { __builtin_prefetch(target_.at(at), 1); }
+  SURPRISAL_FN void prepare_ends(R*) const {}
+
+  template <class F>
+  SURPRISAL_FN void write(R* tile, const TileLabels<R>& labels, F&& f) const {
+    for (int64_t at = 0; at < call_.classes * n; at += n) store(tile + at, labels.counted(f(at, Full{})), Full{});
+    put();
+  }
+
+  template <class F>
+  SURPRISAL_FN void write(R* tile, const TileLabels<R>& labels, V label_value, F&& f) const {
+    write(tile, labels, [&](int64_t at, auto lanes) __attribute__((always_inline)) {
+      return select(labels.at(at), label_value, f(at, lanes));
+    });
+  }
+
+  void clear(R*) const {
+    tile_.clear();
+    put();
+  }
+
+  void finish() const {}
+
+ private:
+  void put() const {
+    tile_.store_rows(call_.grad, call_.dtype, call_.grad_strides, row_, rows_of_tile<n>(block_, row_));
+  }
+
+  const Evaluation& call_;
+  Block block_;
+  Tile<R> tile_;
+  TilePieces<n> target_;
+  int64_t row_ = 0;
+};
+
+/** One exponential an element and one logarithm a row, of as many rows at once as a vector has lanes. */
+template <class Compute>
+class Across {
+ public:
+  using R = Compute;
+  using V = Vec<R>;
+  using Stored = R;
+  using Number = Doubles<V>;
+  using Factor = V;
+  using Reader = TileReader<R>;
+  using Writer = TileWriter<R>;
+  using Targets = TargetTiles<R>;
+  using Labels = TileLabels<R>;
+  static constexpr int kRows = V::size;
+
+  static int64_t extent(const Evaluation& call) { return call.classes * V::size; }
+
+  static size_t scratch(const Evaluation&, int) { return 0; }
+  Across(const Evaluation& call, int, Arena&) : extent_(extent(call)) {}
+
+  template <class Lanes>
+  SURPRISAL_FN static V per_class(const R* values, int64_t at, Lanes) {
+    return V(values[at / V::size]);
+  }
+  SURPRISAL_FN static Number total(const Sum<V>& sum) { return sum.lanes(); }
+  SURPRISAL_FN static double total(const Number& rows) { return rows.total(); }
+
+  /** The rows' maxima; −∞ of a row of NaN. */
+  using Maxima = V;
+
+  SURPRISAL_FN Maxima maxima(const R* z, int) const {
+    V max(-static_cast<R>(__builtin_inf()));
+    for (int64_t at = 0; at < extent_; at += V::size) max = maximum(load(z + at, Full{}), max);
+    return max;
+  }
+
+  template <int n, class Each>
+  SURPRISAL_FN PassSums<Number, V, n> softmax_pass(const Reader& input, const R* z, Maxima m, Each&& each) const {
+    // Of fewer classes than a stretch along a row: there are few.
+    constexpr int kClasses = 4;
+    constexpr int64_t step = kClasses * V::size;
+    const ExponentialBelow<V> exponential(m);
+    V maxima(0);
+    const auto terms = [&](int64_t at) __attribute__((always_inline)) {
+      input.fetch_next(at);
+      const V x = load(z + at, Full{});
+      const V e = exponential(x);
+      const Terms<V, n> others = each(at, Full{}, Shifted<V>{exponential.difference(x), e});
+      maxima = maxima + select(x == m, V(1), V(0));
+      Terms<V, n + 1> all;
+      all.term[0] = rest_term(x, m, e);
+      for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
+      return all;
+    };
+    Sums<V, n + 1> sums;
+    int64_t at = 0;
+    for (; at + step <= extent_; at += step) sums.add(sum_in_pairs<kClasses>(at, V::size, terms));
+    Terms<V, n + 1> last = {};
+    for (; at < extent_; at += V::size) last = last + terms(at);
+    sums.add(last);
+    PassSums<Number, V, n> result = {{in_double(m), sums.sum[0].lanes(), in_double(maxima)}, {}};
+    for (int i = 0; i < n; ++i) result.terms.sum[i] = sums.sum[i + 1];
+    return result;
+  }
+
+ private:
+  int64_t extent_;
+};
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal
