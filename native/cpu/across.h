@@ -9,6 +9,10 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+/** Classes up to which rows are short: more fill vectors along the row well enough. */
+template <class R>
+inline constexpr int64_t kShortRow = 3 * Vec<R>::size;
+
 /** Rows from `row` on of a block of a tile of n. */
 template <int n>
 inline int rows_of_tile(Block block, int64_t row) {
@@ -133,21 +137,24 @@ class Tile {
   R* values_;
 };
 
-/** A tile's place in memory, a piece for each of its classes: of contiguous rows as many elements as it has rows. */
+/**
+ * A tile's place in memory, a piece for each of its classes: of contiguous rows as many elements as it has rows. To
+ * fetch a piece its end is enough: what stands before it in memory was its neighbour's.
+ */
 template <int n>
 class TilePieces {
  public:
   TilePieces() = default;
   TilePieces(const Evaluation& call, const void* data, DType dtype, const Strides& strides, int64_t row)
       : size_(kDTypeSizes[static_cast<int>(dtype)]),
-        begin_(static_cast<const char*>(data) + row_offset(call, strides, row) * size_),
+        last_(static_cast<const char*>(data) + (row_offset(call, strides, row) + n) * size_ - 1),
         step_((strides.classes == 1 ? n : strides.classes) * size_) {}
 
-  SURPRISAL_FN const char* at(int64_t position) const { return begin_ + position / n * step_; }
+  SURPRISAL_FN const char* end_of(int64_t position) const { return last_ + position / n * step_; }
 
  private:
   int64_t size_ = 0;
-  const char* begin_ = nullptr;
+  const char* last_ = nullptr;
   int64_t step_ = 0;
 };
 
@@ -168,7 +175,7 @@ class TileReader {
 
   bool direct() const { return false; }
   void expect(int64_t) const {}
-  SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.at(at)); }
+  SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.end_of(at)); }
 
  private:
   const Evaluation& call_;
@@ -207,7 +214,7 @@ class TargetTiles {
     return tile_.values();
   }
 
-  SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.at(at)); }
+  SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.end_of(at)); }
 
  private:
   const Evaluation& call_;
@@ -282,7 +289,7 @@ class TileWriter {
 
  public:
   TileWriter(const Problem& problem, Block block, Arena& arena)
-      : call_(problem.call), block_(block), tile_(call_, arena) {}
+      : call_(problem.call), block_(block), tile_(call_, arena), streams_(problem.streams) {}
   static size_t scratch(const Evaluation& call) { return Tile<R>::scratch(call); }
 
   bool direct() const { return false; }
@@ -293,13 +300,31 @@ class TileWriter {
     return tile_.values();
   }
 
-  SURPRISAL_FN void prepare(R*, int64_t at) const { __builtin_prefetch(target_.at(at), 1); }
+  /** To the first cache; of many classes to the second, as their lines would push everything else out of the first. */
+  SURPRISAL_FN void prepare(R*, int64_t at) const {
+    if (call_.classes <= kShortRow<R>) {
+      __builtin_prefetch(target_.end_of(at), 1);
+    } else {
+      __builtin_prefetch(target_.end_of(at), 0, 2);
+    }
+  }
   SURPRISAL_FN void prepare_ends(R*) const {}
 
   template <class F>
   SURPRISAL_FN void write(R* tile, const TileLabels<R>& labels, F&& f) const {
-    for (int64_t at = 0; at < call_.classes * n; at += n) store(tile + at, labels.counted(f(at, Full{})), Full{});
-    put();
+    R* to = tile;
+    int64_t stride = n;
+    const bool in_place = lies_in_columns();
+    if (in_place) {
+      to = static_cast<R*>(call_.grad) + row_offset(call_, call_.grad_strides, row_);
+      stride = call_.grad_strides.classes;
+    }
+    if (in_place && streams_ && is_aligned(to, stride)) {
+      for (int64_t c = 0; c < call_.classes; ++c) stream(to + c * stride, labels.counted(f(c * n, Full{})));
+    } else {
+      for (int64_t c = 0; c < call_.classes; ++c) store(to + c * stride, labels.counted(f(c * n, Full{})), Full{});
+      if (!in_place) put();
+    }
   }
 
   template <class F>
@@ -314,9 +339,23 @@ class TileWriter {
     put();
   }
 
-  void finish() const {}
+  void finish() const {
+    if (streams_) finish_streaming();
+  }
 
  private:
+  /** The tile's rows are neighbours in memory, one vector a class as in the tile, of the same type. */
+  bool lies_in_columns() const {
+    constexpr DType own = sizeof(R) == 8 ? DType::float64 : DType::float32;
+    const bool neighbours = call_.inner == 1 ? call_.grad_strides.outer == 1
+                                             : call_.grad_strides.inner == 1 && row_ % call_.inner + n <= call_.inner;
+    return call_.dtype == own && neighbours && rows_of_tile<n>(block_, row_) == n;
+  }
+
+  static bool is_aligned(const R* to, int64_t stride) {
+    return reinterpret_cast<uintptr_t>(to) % (n * sizeof(R)) == 0 && stride % n == 0;
+  }
+
   void put() const {
     tile_.store_rows(call_.grad, call_.dtype, call_.grad_strides, row_, rows_of_tile<n>(block_, row_));
   }
@@ -326,6 +365,7 @@ class TileWriter {
   Tile<R> tile_;
   TilePieces<n> target_;
   int64_t row_ = 0;
+  bool streams_;
 };
 
 /** One exponential an element and one logarithm a row, of as many rows at once as a vector has lanes. */

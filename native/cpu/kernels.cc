@@ -15,26 +15,26 @@ namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 namespace {
 
-/** A driver over rows of storage type T: with lanes across rows where they are short. */
+/** A driver over rows of storage type T. */
 template <template <class Lanes, class Formula> class Driver, class T, class Formula>
-struct ByLength {
+struct OverRows {
   static double run(const Problem& problem, Block block) {
     using R = Compute<T>;
-    return is_short<R>(problem.call.classes) ? Driver<Across<R>, Formula>::run(problem, block)
-                                             : Driver<Along<T>, Formula>::run(problem, block);
+    return lies_across<R>(problem.call) ? Driver<Across<R>, Formula>::run(problem, block)
+                                        : Driver<Along<T>, Formula>::run(problem, block);
   }
 };
 
 template <Kind kind, class T, class Formula>
 struct DriverOf;
 template <class T, class Formula>
-struct DriverOf<Kind::softmax_linear, T, Formula> : ByLength<SoftmaxLinear, T, Formula> {};
+struct DriverOf<Kind::softmax_linear, T, Formula> : OverRows<SoftmaxLinear, T, Formula> {};
 template <class T, class Formula>
-struct DriverOf<Kind::softmax_coupled, T, Formula> : ByLength<SoftmaxCoupled, T, Formula> {};
+struct DriverOf<Kind::softmax_coupled, T, Formula> : OverRows<SoftmaxCoupled, T, Formula> {};
 template <class T, class Formula>
-struct DriverOf<Kind::row_group, T, Formula> : ByLength<RowGroup, T, Formula> {};
+struct DriverOf<Kind::row_group, T, Formula> : OverRows<RowGroup, T, Formula> {};
 template <class T, class Formula>
-struct DriverOf<Kind::row_map, T, Formula> : ByLength<RowMap, T, Formula> {};
+struct DriverOf<Kind::row_map, T, Formula> : OverRows<RowMap, T, Formula> {};
 template <class T, class Formula>
 struct DriverOf<Kind::elementwise, T, Formula> : Elementwise<T, Formula> {};
 template <class T, class Formula>

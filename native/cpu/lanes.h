@@ -21,10 +21,13 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-/** Whether rows of so many classes are worked at across: by that alone, so that a row has the same digits anywhere. */
+/**
+ * Whether rows are worked at across: short ones, and those whose classes lie apart in memory. By the logits' shape and
+ * strides alone, so that a row has the same digits in any batch, with and without a gradient.
+ */
 template <class R>
-constexpr bool is_short(int64_t classes) {
-  return classes <= 3 * Vec<R>::size;
+inline bool lies_across(const Evaluation& call) {
+  return call.classes <= kShortRow<R> || call.input_strides.classes != 1;
 }
 
 }  // namespace SURPRISAL_TARGET
