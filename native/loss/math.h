@@ -1,7 +1,7 @@
 #pragma once
 
 // Elementary functions over the value type. Errors are in units in the last place of the result, against the exact
-// value; test/numerics holds them.
+// value; test/native/elementary.cc holds them over every float32, test/numerics by samples.
 
 #include "value.h"
 
@@ -130,7 +130,8 @@ SURPRISAL_FN V exp2_parts(V rounded, V u) {
 }
 
 /**
- * e^x for x ≤ 0 and a little above (to 88): 1 ulp. 0 below the logarithm of the smallest normal number; NaN for NaN.
+ * e^x for x ≤ 0 and a little above (to 88): 0.7 ulp with tables, 1.6 without. 0 below the logarithm of the smallest
+ * normal number; NaN for NaN.
  */
 template <class V>
 SURPRISAL_FN V exponential(V x) {
@@ -144,9 +145,9 @@ SURPRISAL_FN V exponential(V x) {
 }
 
 /**
- * e^(z − m) for the z of a row and its maximum m: 1 ulp of the exact difference's, which z − m as a rounded number
- * has lost. z and m are reduced apart, each exactly: u = (n_z − z·2^B/ln 2) − (n_m − m·2^B/ln 2). Where |m| is large
- * the reduction would lose digits, but there z − m is exact for every z whose exponential is not 0.
+ * e^(z − m) for the z of a row and its maximum m, as near as exponential(), but to the exact difference's, which z − m
+ * as a rounded number has lost. z and m are reduced apart, each exactly: u = (n_z − z·2^B/ln 2) − (n_m − m·2^B/ln 2).
+ * Where |m| is large the reduction would lose digits, but there z − m is exact for every z whose exponential is not 0.
  */
 template <class V>
 class ExponentialBelow {
@@ -306,7 +307,7 @@ SURPRISAL_FN V logarithm_parts(V exponent, V significand, V f) {
   }
 }
 
-/** log x for positive normal x: 1 ulp. */
+/** log x for positive normal x: 1.1 ulp. */
 template <class V>
 SURPRISAL_FN V logarithm(V x) {
   V significand, exponent;
@@ -344,7 +345,7 @@ SURPRISAL_FN V logarithm_less(V x, V y) {
   return difference + (select(tail == tail, tail, V(0)) + small);
 }
 
-/** log(1 + t) for t in [0, 1]: 1.1 ulp. */
+/** log(1 + t) for t in [0, 1]: 1.1 ulp with tables, 1.35 without. */
 template <class V>
 SURPRISAL_FN V log1p_unit(V t) {
   constexpr int B = kLogTableBits<V>;
