@@ -74,12 +74,20 @@ SURPRISAL_FN bool any(Mask<R> mask) {
   return mask.raw != 0;
 }
 template <class R>
+SURPRISAL_FN bool all(Mask<R> mask) {
+  return mask.raw == static_cast<decltype(mask.raw)>(sizeof(R) == 4 ? 0xffff : 0xff);
+}
+template <class R>
 SURPRISAL_FN int count(Mask<R> mask) {
   return __builtin_popcount(mask.raw);
 }
 template <class R>
 SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
   return {static_cast<decltype(a.raw)>(a.raw & b.raw)};
+}
+template <class R>
+SURPRISAL_FN Mask<R> either(Mask<R> a, Mask<R> b) {
+  return {static_cast<decltype(a.raw)>(a.raw | b.raw)};
 }
 #else
 template <class R>
@@ -100,6 +108,11 @@ SURPRISAL_FN bool any(Mask<R> mask) {
   return bits != 0;
 #endif
 }
+/** True when every lane is. */
+template <class R>
+SURPRISAL_FN bool all(Mask<R> mask) {
+  return !any(Mask<R>{~mask.raw});
+}
 /** How many lanes are true. */
 template <class R>
 SURPRISAL_FN int count(Mask<R> mask) {
@@ -118,6 +131,10 @@ SURPRISAL_FN int count(Mask<R> mask) {
 template <class R>
 SURPRISAL_FN Mask<R> both(Mask<R> a, Mask<R> b) {
   return {a.raw & b.raw};
+}
+template <class R>
+SURPRISAL_FN Mask<R> either(Mask<R> a, Mask<R> b) {
+  return {a.raw | b.raw};
 }
 #endif
 
@@ -173,6 +190,19 @@ struct Vec {
     if constexpr (sizeof(R) == 8) return Vec((Raw)_mm_max_pd((__m128d)a.raw, (__m128d)b.raw));
 #endif
     return Vec(a.raw > b.raw ? a.raw : b.raw);
+  }
+  SURPRISAL_FN friend Vec minimum(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm512_min_ps((__m512)a.raw, (__m512)b.raw));
+    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm512_min_pd((__m512d)a.raw, (__m512d)b.raw));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm256_min_ps((__m256)a.raw, (__m256)b.raw));
+    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm256_min_pd((__m256d)a.raw, (__m256d)b.raw));
+#elif defined(__x86_64__)
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm_min_ps((__m128)a.raw, (__m128)b.raw));
+    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm_min_pd((__m128d)a.raw, (__m128d)b.raw));
+#endif
+    return Vec(a.raw < b.raw ? a.raw : b.raw);
   }
 
   SURPRISAL_FN friend Vec multiply_add(Vec a, Vec b, Vec c) {
@@ -271,15 +301,29 @@ struct Vec {
   }
 
   SURPRISAL_FN friend void split_exponent(Vec x, Vec& significand, Vec& exponent) {
+    split_from(Format<R>::sqrt_half_bits, x, significand, exponent);
+  }
+  SURPRISAL_FN friend void split_binade(Vec x, Vec& significand, Vec& exponent) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4) {
+      exponent.raw = (Raw)_mm512_getexp_ps((__m512)x.raw);
+      significand.raw = (Raw)_mm512_getmant_ps((__m512)x.raw, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+      return;
+    }
+#endif
+    split_from(Format<R>::one_bits, x, significand, exponent);
+  }
+
+ private:
+  SURPRISAL_FN static void split_from(typename Format<R>::Int least, Vec x, Vec& significand, Vec& exponent) {
     using F = Format<R>;
-    const Bits offset = (Bits)x.raw - F::sqrt_half_bits;
+    const Bits offset = (Bits)x.raw - least;
     exponent.raw = __builtin_convertvector(offset >> F::fraction_bits, Raw);
     const Bits fraction = offset & ((typename F::Int{1} << F::fraction_bits) - 1);
-    significand.raw = (Raw)(fraction + F::sqrt_half_bits);
+    significand.raw = (Raw)(fraction + least);
   }
 
 #if defined(__AVX512F__)
- private:
   template <int predicate>
   SURPRISAL_FN static Mask<R> compare(Vec a, Vec b) {
     if constexpr (sizeof(R) == 4) {
