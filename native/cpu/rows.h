@@ -280,6 +280,13 @@ class DenseReader {
       using T = decltype(storage);
       const T* from = static_cast<const T*>(call_.dense) + offset;
       const int64_t step = call_.dense_strides.classes;
+      if constexpr (std::is_same_v<Compute<T>, R>) {
+        if (step == 1) {
+          return for_each_vector<Vec<R>>(call_.classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+            store(converted_ + c, load(from + c, lanes), Full{});
+          });
+        }
+      }
       for (int64_t c = 0; c < call_.classes; ++c) converted_[c] = static_cast<R>(load_one(from + c * step));
     });
     return converted_;

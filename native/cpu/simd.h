@@ -72,6 +72,12 @@ struct Mask {
 // As a test of mask registers: GCC 12 has been seen to spill 16 bits of one and to read 32 of them back as a number.
 SURPRISAL_FN bool any(Mask<float> mask) { return !_kortestz_mask16_u8(mask.raw, mask.raw); }
 SURPRISAL_FN bool any(Mask<double> mask) { return !_kortestz_mask8_u8(mask.raw, mask.raw); }
+SURPRISAL_FN bool all(Mask<float> mask) { return _kortestc_mask16_u8(mask.raw, mask.raw); }
+SURPRISAL_FN bool all(Mask<double> mask) { return _kortestc_mask8_u8(mask.raw, mask.raw); }
+template <class R>
+SURPRISAL_FN Mask<R> either(Mask<R> a, Mask<R> b) {
+  return {static_cast<decltype(a.raw)>(a.raw | b.raw)};
+}
 #else
 template <class R>
 struct Mask {
@@ -90,6 +96,15 @@ SURPRISAL_FN bool any(Mask<R> mask) {
   for (size_t i = 0; i < kVectorBytes / sizeof(R); ++i) bits |= mask.raw[i];
   return bits != 0;
 #endif
+}
+/** True when every lane is. */
+template <class R>
+SURPRISAL_FN bool all(Mask<R> mask) {
+  return !any(Mask<R>{~mask.raw});
+}
+template <class R>
+SURPRISAL_FN Mask<R> either(Mask<R> a, Mask<R> b) {
+  return {a.raw | b.raw};
 }
 #endif
 
@@ -145,6 +160,19 @@ struct Vec {
     if constexpr (sizeof(R) == 8) return Vec((Raw)_mm_max_pd((__m128d)a.raw, (__m128d)b.raw));
 #endif
     return Vec(a.raw > b.raw ? a.raw : b.raw);
+  }
+  SURPRISAL_FN friend Vec minimum(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm512_min_ps((__m512)a.raw, (__m512)b.raw));
+    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm512_min_pd((__m512d)a.raw, (__m512d)b.raw));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm256_min_ps((__m256)a.raw, (__m256)b.raw));
+    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm256_min_pd((__m256d)a.raw, (__m256d)b.raw));
+#elif defined(__x86_64__)
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm_min_ps((__m128)a.raw, (__m128)b.raw));
+    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm_min_pd((__m128d)a.raw, (__m128d)b.raw));
+#endif
+    return Vec(a.raw < b.raw ? a.raw : b.raw);
   }
 
   SURPRISAL_FN friend Vec multiply_add(Vec a, Vec b, Vec c) {
@@ -243,15 +271,29 @@ struct Vec {
   }
 
   SURPRISAL_FN friend void split_exponent(Vec x, Vec& significand, Vec& exponent) {
+    split_from(Format<R>::sqrt_half_bits, x, significand, exponent);
+  }
+  SURPRISAL_FN friend void split_binade(Vec x, Vec& significand, Vec& exponent) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4) {
+      exponent.raw = (Raw)_mm512_getexp_ps((__m512)x.raw);
+      significand.raw = (Raw)_mm512_getmant_ps((__m512)x.raw, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+      return;
+    }
+#endif
+    split_from(Format<R>::one_bits, x, significand, exponent);
+  }
+
+ private:
+  SURPRISAL_FN static void split_from(typename Format<R>::Int least, Vec x, Vec& significand, Vec& exponent) {
     using F = Format<R>;
-    const Bits offset = (Bits)x.raw - F::sqrt_half_bits;
+    const Bits offset = (Bits)x.raw - least;
     exponent.raw = __builtin_convertvector(offset >> F::fraction_bits, Raw);
     const Bits fraction = offset & ((typename F::Int{1} << F::fraction_bits) - 1);
-    significand.raw = (Raw)(fraction + F::sqrt_half_bits);
+    significand.raw = (Raw)(fraction + least);
   }
 
 #if defined(__AVX512F__)
- private:
   template <int predicate>
   SURPRISAL_FN static Mask<R> compare(Vec a, Vec b) {
     if constexpr (sizeof(R) == 4) {

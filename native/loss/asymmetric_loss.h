@@ -13,6 +13,11 @@ inline namespace SURPRISAL_TARGET {
  *
  *   A = y·log max(p, ε) + (1 − y)·log max(n, ε),   W = (1 − y·p − (1 − y)·n)^(γ₊·y + γ₋·(1 − y)),   loss = −A·W
  *   dL/dp = −(A'·W + A·W'),   dL/dx = dL/dp·p·(1 − p)
+ *
+ * Where y is 0 or 1, both halves are one function of z = x or −x and the margin m = clip or 0: with the probability of
+ * what is false, less the margin, b = max(σ(z) − m, 0),
+ *
+ *   loss = −log max(1 − b, ε)·b^γ,   dL/dz = (b^γ/(1 − b) − log(1 − b)·γ·b^(γ−1))·σ(z)·σ(−z)
  */
 template <class R>
 struct AsymmetricMultiLabel {
@@ -21,175 +26,161 @@ struct AsymmetricMultiLabel {
   static constexpr Denominator denominator = Denominator::rows;
   static constexpr const char* parameters[] = {"gammaNeg", "gammaPos", "clip", "eps", "constantWeight"};
 
-  double gamma_neg, gamma_pos, clip, eps;
-  bool constant_weight;
-  double floor, log_floor;
   static constexpr double on = 1, off = 0;
 
   SURPRISAL_FN AsymmetricMultiLabel(const double* parameters, int64_t)
-      : gamma_neg(parameters[0]),
-        gamma_pos(parameters[1]),
-        clip(parameters[2]),
-        eps(parameters[3]),
-        constant_weight(parameters[4] != 0),
-        floor(eps > Format<R>::smallest_normal ? static_cast<double>(static_cast<R>(eps)) : Format<R>::smallest_normal),
-        log_floor(log(floor)) {}
+      : clip(static_cast<R>(parameters[2])),
+        floor(parameters[3] > Format<R>::smallest_normal ? static_cast<R>(parameters[3]) : Format<R>::smallest_normal),
+        log_floor(static_cast<R>(log(static_cast<double>(floor)))),
+        gamma_neg(parameters[0], parameters[4] != 0),
+        gamma_pos(parameters[1], parameters[4] != 0) {}
 
   template <class V>
   SURPRISAL_FN V target(V given) const {
     return given;
   }
 
-  /**
-   * Each element by the formula that its own target asks for, so that it comes out the same among any neighbours: of
-   * targets of 0 and 1 only one half of the sums is left. A half that no lane asks for is skipped.
-   */
+  // loss = l·weight and dL/dx = slope + l·log_slope with l = −log max(1 − b, ε), from 1/(1 − b) and b/(1 − b).
+  enum Part { t, odds, odds_less_one, weight, slope, log_slope };
+  static constexpr int passes = 2;
+  SURPRISAL_FN static constexpr int parts(int pass, bool grad) { return pass < 2 ? pass : grad ? 6 : 4; }
+
+  template <int pass, bool kGrad, class V>
+  SURPRISAL_FN void prepare(V x, V y, V* part) const {
+    if constexpr (pass == 0) {
+      part[t] = exponential(-absolute(x));
+    } else {
+      labelled<kGrad>(x, y, part);
+    }
+  }
+
   template <bool kGrad, bool kPosWeight, class V>
-  SURPRISAL_FN void evaluate(V x, V y, V /*y_tail*/, V /*pos_weight*/, V& loss, V& grad) const {
-    const V zero(0), one(1);
-    const Logistic<V> sigma = logistic(x);
-    negative<kGrad>(x, sigma, loss, grad);
-    const auto is_positive = y == one;
-    if (any(is_positive)) {
-      V positive_loss, positive_grad;
-      positive<kGrad>(x, sigma, positive_loss, positive_grad);
-      loss = select(is_positive, positive_loss, loss);
-      if constexpr (kGrad) grad = select(is_positive, positive_grad, grad);
-    }
-    const V hardness = absolute(y * (one - y));
-    if (any(hardness > zero)) [[unlikely]] {
-      V soft_loss, soft_grad;
-      soft<kGrad>(x, y, sigma, soft_loss, soft_grad);
-      loss = select(hardness > zero, soft_loss, loss);
-      if constexpr (kGrad) grad = select(hardness > zero, soft_grad, grad);
-    }
-    // NaN of a logit or a target stays NaN.
-    const V number = (sigma.p - sigma.p) + (y - y);
-    loss = loss + number;
-    if constexpr (kGrad) grad = grad + number;
+  SURPRISAL_FN void evaluate(const V* part, V /*x*/, V /*y*/, V /*y_tail*/, V /*pos_weight*/, V& loss, V& grad) const {
+    const V l = minimum(V(-log_floor), log_at_least_one(part[odds], part[odds_less_one]));
+    loss = l * part[weight];
+    if constexpr (kGrad) grad = multiply_add(l, part[log_slope], part[slope]);
   }
 
  private:
-  SURPRISAL_FN bool focal() const { return gamma_neg > 0 || gamma_pos > 0; }
+  /** An exponent γ, the same for many elements. */
+  struct Exponent {
+    static constexpr int kMostByMultiplication = 16;
 
-  /** m = 1 − n, the shifted probability of a negative: 0 inside the margin. */
+    R value;
+    R slope;      // γ, or 0 where the weight is held constant
+    int integer;  // γ where multiplication will do, else −1
+
+    SURPRISAL_FN Exponent(double gamma, bool constant)
+        : value(static_cast<R>(gamma)),
+          slope(constant ? R(0) : static_cast<R>(gamma)),
+          integer(gamma <= kMostByMultiplication && gamma == static_cast<int>(gamma) ? static_cast<int>(gamma) : -1) {}
+  };
+
+  R clip, floor, log_floor;
+  Exponent gamma_neg, gamma_pos;
+
+  /** Each element by the formula that its own target asks for, so that it comes out the same among any neighbours. */
+  template <bool kGrad, class V>
+  SURPRISAL_FN void labelled(V x, V y, V* part) const {
+    const V zero(0), one(1);
+    const auto is_positive = y == one;
+    hard<kGrad>(x, is_positive, part);
+    const auto is_hard = either(is_positive, y == zero);
+    if (!all(is_hard)) [[unlikely]] {
+      V loss, grad;
+      soft<kGrad>(x, part[t], y, loss, grad);
+      // l = log 2, unless ε is larger than ½.
+      part[odds] = select(is_hard, part[odds], V(2));
+      part[weight] = select(is_hard, part[weight], loss / minimum(V(-log_floor), V(Format<R>::ln2)));
+      if constexpr (kGrad) {
+        part[slope] = select(is_hard, part[slope], grad);
+        part[log_slope] = select(is_hard, part[log_slope], zero);
+      }
+    }
+  }
+
+  /** b^γ and γ·b^(γ−1) */
   template <class V>
-  struct Shifted {
-    V m, m_tail, n, log_n;
+  struct Power {
+    V value, slope;
   };
 
   template <class V>
-  SURPRISAL_FN Shifted<V> shifted(V x, const Logistic<V>& sigma) const {
+  SURPRISAL_FN static Power<V> power(V b, V b_tail, const Exponent& gamma) {
     using S = Scalar<V>;
-    const V zero(0), least(static_cast<S>(floor)), margin(static_cast<S>(clip));
-    const V p = sigma.p - margin;
-    const V m = maximum(p + sigma.p_tail, zero);
-    const V m_tail = select(m == zero, zero, (p - m) + sigma.p_tail);
-    const V n = select(m == zero, V(1), sigma.q + margin);
-    // From the logits where nothing is shifted: all their digits.
-    V log_n;
-    if (clip == 0) {
-      log_n = -(maximum(x, zero) + sigma.log1p_exp());
-    } else {
-      log_n = log_ratio(maximum(n, least), -(m + m_tail));
-    }
-    log_n = select(n < least, V(static_cast<S>(log_floor)), select(m == zero, zero, log_n));
-    return {m, m_tail, n, log_n};
+    const V zero(0), factor(gamma.slope);
+    // Where b = 0 the logarithm is 0, and the margin lets no gradient pass.
+    if (gamma.integer == 0) return {select(b > zero, V(1), b), zero};
+    const V whole = b + b_tail;
+    if (gamma.integer == 1) return {whole, factor};
+    const V square_head = b * b;
+    const V square = square_head + multiply_add(b + b, b_tail, -residual(square_head, b, b));
+    if (gamma.integer == 2) return {square, factor * whole};
+    if (gamma.integer == 4) return {square * square, factor * (square * whole)};
+    const V smallest(Format<S>::smallest_normal);
+    const V value = gamma.integer > 0 ? power_integer(b, b_tail, gamma.integer) : power_unit(b, V(gamma.value));
+    const V slope = (value * reciprocal(maximum(b, smallest))) * factor;
+    return {value, select(b < smallest, zero, slope)};
   }
 
-  /** log p, from the logits where it is not clipped. */
-  template <class V>
-  SURPRISAL_FN V log_p(V x, const Logistic<V>& sigma) const {
+  /** y = 0 or 1: b, 1 − b and their like as fractions with the denominator 1 + t, which comes last. */
+  template <bool kGrad, class V, class Mask>
+  SURPRISAL_FN void hard(V x, Mask is_positive, V* part) const {
     using S = Scalar<V>;
-    return select(sigma.p < V(static_cast<S>(floor)), V(static_cast<S>(log_floor)),
-                  -(maximum(-x, V(0)) + sigma.log1p_exp()));
-  }
-
-  /** y = 0: A = log n, W = m^γ₋; (1 − p)/n is 1 where nothing is shifted. */
-  template <bool kGrad, class V>
-  SURPRISAL_FN void negative(V x, const Logistic<V>& sigma, V& loss, V& grad) const {
-    using S = Scalar<V>;
-    const V zero(0), least(static_cast<S>(floor));
-    const Shifted<V> s = shifted(x, sigma);
-    const V w = weight(s.m, s.m_tail, gamma_neg);
-    loss = -(s.log_n * w);
+    const V zero(0), one(1), smallest(Format<S>::smallest_normal);
+    const V z = select(is_positive, -x, x);
+    const V margin = select(is_positive, zero, V(clip));
+    const V sum = one + part[t];
+    const V sum_tail = part[t] - (sum - one);
+    const V inverse = reciprocal(sum);
+    const auto is_false = z > zero;
+    const V head = residual(select(is_false, one, part[t]), margin, sum);
+    const V excess = maximum(zero, residual(head, margin, sum_tail));
+    const V rest = maximum(smallest, multiply_add(margin, sum, select(is_false, part[t], one)));
+    const V rest_inverse = reciprocal(rest);
+    // 1 inside the margin.
+    part[odds] = maximum(one, sum * rest_inverse);
+    part[odds_less_one] = excess * rest_inverse;
+    const V b = excess * inverse;
+    const V b_tail = residual(residual(excess, b, sum), b, sum_tail) * inverse;
+    const auto of_negative = power(b, b_tail, gamma_neg), of_positive = power(b, b_tail, gamma_pos);
+    part[weight] = select(is_positive, of_positive.value, of_negative.value);
     if constexpr (kGrad) {
-      const V ratio = clip == 0 ? sigma.p : sigma.p * (sigma.q * reciprocal(s.n));
-      V slope = select(s.n < least, zero, -ratio);
-      if (focal() && !constant_weight) slope = slope + s.log_n * weight_slope(s.m, sigma, gamma_neg);
-      grad = select(s.m == zero, zero, -(slope * w));
-    }
-  }
-
-  /** y = 1: A = log p, W = (1 − p)^γ₊ */
-  template <bool kGrad, class V>
-  SURPRISAL_FN void positive(V x, const Logistic<V>& sigma, V& loss, V& grad) const {
-    using S = Scalar<V>;
-    const V zero(0), smallest(Format<S>::smallest_normal);
-    const V a = log_p(x, sigma);
-    const V w = weight(sigma.q, sigma.q_tail, gamma_pos);
-    loss = -(a * w);
-    if constexpr (kGrad) {
-      V slope = select(sigma.p < V(static_cast<S>(floor)), zero, sigma.q);
-      if (focal() && !constant_weight) {
-        slope = slope - select(sigma.q < smallest, zero, (a * V(static_cast<S>(gamma_pos))) * sigma.p);
-      }
-      grad = -(slope * w);
+      const V most_odds = V(1 / floor);
+      const V smaller = part[t] * inverse;
+      const V factor = select(is_positive, -smaller, smaller);
+      part[slope] = factor * (select(part[odds] > most_odds, zero, rest_inverse) * part[weight]);
+      part[log_slope] = factor * (inverse * select(is_positive, of_positive.slope, of_negative.slope));
     }
   }
 
   /** Any y: both halves, each by its share. */
   template <bool kGrad, class V>
-  SURPRISAL_FN void soft(V x, V y, const Logistic<V>& sigma, V& loss, V& grad) const {
+  SURPRISAL_FN void soft(V x, V t, V y, V& loss, V& grad) const {
     using S = Scalar<V>;
-    const V zero(0), one(1), least(static_cast<S>(floor)), smallest(Format<S>::smallest_normal);
-    const Shifted<V> s = shifted(x, sigma);
+    const V zero(0), one(1), least(floor), log_least(log_floor), smallest(Format<S>::smallest_normal), margin(clip);
+    const Logistic<V> sigma = logistic(x, t);
+    const V m = maximum(zero, (sigma.p - margin) + sigma.p_tail);
+    const V n = minimum(one, sigma.q + margin);
+    const V log_p = maximum(log_least, -(maximum(-x, zero) + sigma.log1p_exp()));
+    const V log_n =
+        maximum(log_least, clip == 0 ? -(maximum(x, zero) + sigma.log1p_exp()) : log_ratio(maximum(least, n), -m));
     const V not_y = one - y;
-    const V a = y * log_p(x, sigma) + not_y * s.log_n;
-    const V base = y * sigma.q + not_y * s.m;
-    const V gamma = y * V(static_cast<S>(gamma_pos)) + not_y * V(static_cast<S>(gamma_neg));
-    const V w = focal() ? power_unit(base, gamma) : one;
+    const V a = y * log_p + not_y * log_n;
+    const V base = y * sigma.q + not_y * m;
+    const V gamma = y * V(gamma_pos.value) + not_y * V(gamma_neg.value);
+    const V w = power_unit(base, gamma);
     loss = -(a * w);
     if constexpr (kGrad) {
       // A'·p·(1 − p) and (d base/dp)·p·(1 − p), each term without the factor that it divides by.
-      const V outside_margin = select(s.m == zero, zero, not_y);
+      const V outside_margin = select(m == zero, zero, not_y);
       V slope = select(sigma.p < least, zero, y * sigma.q) -
-                select(s.n < least, zero, outside_margin * (sigma.p * (sigma.q / s.n)));
-      if (focal() && !constant_weight) {
-        // dW = γ·base^(γ−1)·d base, taken as W·γ·d base/base; at base = 0 it is 0, as the clamp stops it there.
-        const V dbase = (outside_margin - y) * (sigma.p * (sigma.q / maximum(base, smallest)));
-        slope = slope + select(base < smallest, zero, (a * gamma) * dbase);
-      }
+                select(n < least, zero, outside_margin * (sigma.p * (sigma.q / n)));
+      // dW = γ·base^(γ−1)·d base, taken as W·γ·d base/base; at base = 0 it is 0, as the clamp stops it there.
+      const V held = y * V(gamma_pos.slope) + not_y * V(gamma_neg.slope);
+      const V dbase = (outside_margin - y) * (sigma.p * (sigma.q / maximum(base, smallest)));
+      slope = slope + select(base < smallest, zero, (a * held) * dbase);
       grad = -(slope * w);
-    }
-  }
-
-  /** γ·p·(1 − p)/m: dm^γ/dx without m^γ. */
-  template <class V>
-  SURPRISAL_FN V weight_slope(V m, const Logistic<V>& sigma, double gamma) const {
-    using S = Scalar<V>;
-    const V smallest(Format<S>::smallest_normal);
-    const V slope = (sigma.p * (sigma.q * reciprocal(maximum(m, smallest)))) * V(static_cast<S>(gamma));
-    return select(m < smallest, V(0), slope);
-  }
-
-  /** base^γ: by multiplication where γ is an integer, as usual. */
-  template <class V>
-  SURPRISAL_FN V weight(V base, V base_tail, double gamma) const {
-    constexpr double kMostByMultiplication = 16;
-    const int n = static_cast<int>(gamma);
-    if (n != gamma || gamma > kMostByMultiplication) return power_unit(base, V(static_cast<Scalar<V>>(gamma)));
-    switch (n) {
-      case 0:
-        return V(1);
-      case 1:
-        return base + base_tail;
-      case 2:
-        return power_integer(base, base_tail, 2);
-      case 4:
-        return power_integer(base, base_tail, 4);
-      default:
-        return power_integer(base, base_tail, n);
     }
   }
 };

@@ -19,6 +19,7 @@ struct BinaryCrossEntropy {
   static constexpr Kind kind = Kind::elementwise;
   static constexpr Denominator denominator = Denominator::elements;
   static constexpr const char* parameters[] = {"smoothing", "targetThreshold"};
+  static constexpr bool has_pos_weight = true;
 
   double threshold;  // NaN: none
   double on, off;    // targets of the label and of every other class
@@ -37,17 +38,55 @@ struct BinaryCrossEntropy {
     return select(given > V(static_cast<Scalar<V>>(threshold)), V(1), V(0));
   }
 
+  enum Part { t };
+  static constexpr int passes = 1;
+  SURPRISAL_FN static constexpr int parts(int pass, bool /*grad*/) { return pass; }
+
+  template <int pass, bool kGrad, class V>
+  SURPRISAL_FN void prepare(V x, V /*y*/, V* part) const {
+    part[t] = exponential(-absolute(x));
+  }
+
   template <bool kGrad, bool kPosWeight, class V>
-  SURPRISAL_FN void evaluate(V x, V y, V y_tail, V pos_weight, V& loss, V& grad) const {
-    const Logistic<V> sigma = logistic(x);
+  SURPRISAL_FN void evaluate(const V* part, V x, V y, V y_tail, V pos_weight, V& loss, V& grad) const {
+    if constexpr (kPosWeight) {
+      weighted<kGrad>(x, part[t], y, y_tail, pos_weight, loss, grad);
+    } else {
+      plain<kGrad>(x, part[t], y, y_tail, loss, grad);
+    }
+  }
+
+ private:
+  /** u = 1: log(1 + t) + |x|·(1 − y or y, against which x speaks), with t = e^−|x|. */
+  template <bool kGrad, class V>
+  SURPRISAL_FN void plain(V x, V t, V y, V y_tail, V& loss, V& grad) const {
+    const V zero(0), one(1);
+    const V size = absolute(x);
+    const V log1p_exp = log1p_unit(t);
+    const auto positive = x > zero;
+    // A target that is met adds nothing, even where its logit is infinite.
+    const V against = select(positive, one - y, y);
+    loss = select(against == zero, log1p_exp, multiply_add(size, against, log1p_exp));
+    if constexpr (kGrad) {
+      // σ(x) − y over the denominator 1 + t: a target that is nearly met leaves little, of which no digit was lost.
+      const V sum = one + t;
+      const V sum_tail = t - (sum - one);
+      const V head = residual(select(positive, one, t), y, sum);
+      grad = residual(residual(head, y, sum_tail), y_tail, sum) * reciprocal(sum);
+    }
+  }
+
+  /** Any u. */
+  template <bool kGrad, class V>
+  SURPRISAL_FN void weighted(V x, V t, V y, V y_tail, V pos_weight, V& loss, V& grad) const {
+    const Logistic<V> sigma = logistic(x, t);
     const V not_y = V(1) - y;
     const V positive = pos_weight * y;
     const V log1p_exp = sigma.log1p_exp();
     // A side that weighs nothing adds nothing, even where its logarithm is infinite.
     loss = select(positive == V(0), V(0), positive * (maximum(-x, V(0)) + log1p_exp)) +
            select(not_y == V(0), V(0), not_y * (maximum(x, V(0)) + log1p_exp)) + (sigma.p - sigma.p);
-    if constexpr (kGrad && !kPosWeight) grad = ((sigma.p - y) + sigma.p_tail) - y_tail;
-    if constexpr (kGrad && kPosWeight) {
+    if constexpr (kGrad) {
       // p·s − u·y with s = 1 + (u − 1)·y: a target that is met leaves little, so every part carries its tail.
       const V excess = pos_weight - V(1);
       const V product = excess * y;

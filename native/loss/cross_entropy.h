@@ -98,6 +98,9 @@ struct KLDivergence {
   static constexpr Denominator denominator = Denominator::elements;
   static constexpr const char* parameters[] = {"logTarget"};
 
+  static constexpr int passes = 0;
+  SURPRISAL_FN static constexpr int parts(int /*pass*/, bool /*grad*/) { return 0; }
+
   bool log_target;
   static constexpr double on = 1, off = 0;
 
@@ -109,7 +112,8 @@ struct KLDivergence {
   }
 
   template <bool kGrad, bool kPosWeight, class V>
-  SURPRISAL_FN void evaluate(V x, V target, V /*target_tail*/, V /*pos_weight*/, V& loss, V& grad) const {
+  SURPRISAL_FN void evaluate(const V* /*part*/, V x, V target, V /*target_tail*/, V /*pos_weight*/, V& loss,
+                             V& grad) const {
     const V smallest = V(Format<Scalar<V>>::smallest_normal);
     const V t = log_target ? exponential(target) : target;
     const V difference = log_target ? target - x : logarithm_less(maximum(t, smallest), x);

@@ -7,7 +7,9 @@
 //   softmax_coupled  its own function of log softmax a class: label(...), other(...)
 //   row_group        over the K rows of a sample: splits, factor, cross_entropy, mixture(...), slope(...),
 //                    Gradient
-//   elementwise      a sum over classes: on, off, target(...), evaluate(...)
+//   elementwise      a sum over classes: on, off, target(...), evaluate(...); has_pos_weight, if positives may have a
+//                    factor; `passes`, the number of passes over many elements before evaluate(...), which
+//                    prepare<pass>(...) does, and parts(pass, grad), how many values of an element are kept then
 //   gather           of the label's element alone: value(...), slope()
 //   row_map          not a loss: a row to a row of the same length
 

@@ -360,6 +360,19 @@ SURPRISAL_FN V log1p_unit(V t) {
   }
 }
 
+/**
+ * log r for normal r ≥ 1; below 2 from r − 1, given with more digits than r has: 1.1 ulp there, and the error of r
+ * besides above. A NaN may give any number.
+ */
+template <class V>
+SURPRISAL_FN V log_at_least_one(V r, V less_one) {
+  using F = Format<Scalar<V>>;
+  V significand, exponent;
+  split_binade(r, significand, exponent);
+  const V fraction = log1p_unit(select(exponent == V(0), less_one, significand - V(1)));
+  return multiply_add(exponent, V(F::ln2), fraction);
+}
+
 /** log(1 + x) for x ≥ 0: 1 ulp. NaN for NaN and for infinity. */
 template <class V>
 SURPRISAL_FN V log1p_positive(V x) {
@@ -408,12 +421,12 @@ SURPRISAL_FN V power_integer(V head, V tail, int n) {
   }
 }
 
-/** The logistic function of x and what goes with it, from one exponential: t = e^−|x|. */
+/** The logistic function of x and what goes with it, from t = e^−|x|. */
 template <class V>
 struct Logistic {
-  V p;               // 1/(1 + e^−x)
-  V q;               // 1 − p, with all its digits
-  V p_tail, q_tail;  // what p and q lost in rounding
+  V p;       // 1/(1 + e^−x)
+  V q;       // 1 − p, with all its digits
+  V p_tail;  // what p lost in rounding
   V t;
 
   /** log(1 + t) = −log max(p, q) */
@@ -421,8 +434,7 @@ struct Logistic {
 };
 
 template <class V>
-SURPRISAL_FN Logistic<V> logistic(V x) {
-  const V t = exponential(-absolute(x));
+SURPRISAL_FN Logistic<V> logistic(V x, V t) {
   const V sum = t + V(1);
   const V larger = reciprocal(sum);
   const V smaller = t * larger;
@@ -431,7 +443,7 @@ SURPRISAL_FN Logistic<V> logistic(V x) {
   const V smaller_tail = multiply_add(t, larger_tail, -residual(smaller, t, larger));
   const auto positive = x > V(0);
   return {select(positive, larger, smaller), select(positive, smaller, larger),
-          select(positive, larger_tail, smaller_tail), select(positive, smaller_tail, larger_tail), t};
+          select(positive, larger_tail, smaller_tail), t};
 }
 
 }  // namespace SURPRISAL_TARGET

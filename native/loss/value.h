@@ -66,11 +66,15 @@ SURPRISAL_FN To bits_as(From from) {
 
 SURPRISAL_FN float select(bool condition, float a, float b) { return condition ? a : b; }
 SURPRISAL_FN double select(bool condition, double a, double b) { return condition ? a : b; }
-/** True when some element is. */
+/** True when some element is; when every one is; when either is. */
 SURPRISAL_FN bool any(bool condition) { return condition; }
+SURPRISAL_FN bool all(bool condition) { return condition; }
+SURPRISAL_FN bool either(bool a, bool b) { return a || b; }
 /** b where a is NaN. */
 SURPRISAL_FN float maximum(float a, float b) { return a > b ? a : b; }
 SURPRISAL_FN double maximum(double a, double b) { return a > b ? a : b; }
+SURPRISAL_FN float minimum(float a, float b) { return a < b ? a : b; }
+SURPRISAL_FN double minimum(double a, double b) { return a < b ? a : b; }
 SURPRISAL_FN float absolute(float a) { return a < 0 ? -a : a; }
 SURPRISAL_FN double absolute(double a) { return a < 0 ? -a : a; }
 
@@ -105,6 +109,8 @@ struct Format<float> {
   /** Adding 1.5·2^23 leaves a number of at most 2^22 rounded to an integer in the low bits. */
   static constexpr float round_magic = 12582912.0f;
   static constexpr Int sqrt_half_bits = 0x3f3504f3;
+  static constexpr Int one_bits = 0x3f800000;
+  static constexpr float ln2 = 0.693147181f;
   /** ln 2 as a head of few bits, whose products with exponents are exact, and the rest. */
   static constexpr float ln2_head = 0.693359375f;
   static constexpr float ln2_tail = -2.12194440e-4f;
@@ -125,6 +131,8 @@ struct Format<double> {
   static constexpr double smallest_normal = 2.2250738585072014e-308;
   static constexpr double round_magic = 6755399441055744.0;
   static constexpr Int sqrt_half_bits = 0x3fe6a09e667f3bcd;
+  static constexpr Int one_bits = 0x3ff0000000000000;
+  static constexpr double ln2 = 0.69314718055994531;
   static constexpr double ln2_head = 6.93147180369123816490e-01;
   static constexpr double ln2_tail = 1.90821492927058770002e-10;
   static constexpr double exp_lowest = -708.39641853226408;
@@ -154,21 +162,30 @@ SURPRISAL_FN double add_shifted_bits(double entry, double x) {
 template <class V>
 inline constexpr int kTableBits = 0;
 
-/** x = significand·2^exponent with the significand in [√½, √2), for positive normal x. */
+/** x = significand·2^exponent with the significand in [least, 2·least), for positive normal x and the bits of `least`.
+ */
 template <class R>
-SURPRISAL_FN void split_exponent_scalar(R x, R& significand, R& exponent) {
+SURPRISAL_FN void split_from(typename Format<R>::Int least, R x, R& significand, R& exponent) {
   using F = Format<R>;
-  const auto offset = bits_as<typename F::Int>(x) - F::sqrt_half_bits;
+  const auto offset = bits_as<typename F::Int>(x) - least;
   const auto whole = offset >> F::fraction_bits;
   exponent = static_cast<R>(whole);
   const auto fraction = offset & ((typename F::Int{1} << F::fraction_bits) - 1);
-  significand = bits_as<R>(static_cast<typename F::Int>(fraction + F::sqrt_half_bits));
+  significand = bits_as<R>(static_cast<typename F::Int>(fraction + least));
 }
+/** x = significand·2^exponent with the significand in [√½, √2), for positive normal x. */
 SURPRISAL_FN void split_exponent(float x, float& significand, float& exponent) {
-  split_exponent_scalar(x, significand, exponent);
+  split_from(Format<float>::sqrt_half_bits, x, significand, exponent);
 }
 SURPRISAL_FN void split_exponent(double x, double& significand, double& exponent) {
-  split_exponent_scalar(x, significand, exponent);
+  split_from(Format<double>::sqrt_half_bits, x, significand, exponent);
+}
+/** The same with the significand in [1, 2). */
+SURPRISAL_FN void split_binade(float x, float& significand, float& exponent) {
+  split_from(Format<float>::one_bits, x, significand, exponent);
+}
+SURPRISAL_FN void split_binade(double x, double& significand, double& exponent) {
+  split_from(Format<double>::one_bits, x, significand, exponent);
 }
 
 }  // namespace SURPRISAL_TARGET

@@ -41,7 +41,10 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
       return gradient.value(x, slope) + times(slope, Split<R>(gradient.label(x, y)));
     } else if constexpr (F::kind == Kind::elementwise) {
       R loss, g;
-      formula.template evaluate<true, true>(x, formula.target(y), y, R(formula.on), loss, g);
+      R part[8] = {};
+      if constexpr (F::passes > 0) formula.template prepare<0, true>(x, y, part);
+      if constexpr (F::passes > 1) formula.template prepare<1, true>(x, y, part);
+      formula.template evaluate<true, true>(part, x, formula.target(y), y, R(formula.on), loss, g);
       return loss + g + R(formula.off);
     } else {
       return R(formula.value(x, y) + formula.slope(y));
