@@ -102,6 +102,8 @@ export interface FastestFloor {
   readonly kind: string;
   readonly method: string;
   readonly bytes: number;
+  /** It copies, by other means than memcpy. */
+  readonly copiesOtherwise: boolean;
   readonly run: Mover;
 }
 
@@ -128,9 +130,9 @@ const pieceBytes = 65536;
 /**
  * The fastest way that this machine has to move these bytes with so many threads, or, for few bytes, with one where waking
  * the others takes longer; and where there is more than one array, one after the other or by turns. Reads, copies and fills are
- * chosen in this order.
+ * chosen in this order. A plain one copies by memcpy, whatever else would be faster.
  */
-export function fastestFloor(traffic: Traffic, threads: number): FastestFloor {
+export function fastestFloor(traffic: Traffic, threads: number, plain = false): FastestFloor {
   const { plan, readMethods, copyMethods, fillMethods } = floorAddon();
   const { kind, reads = [], gathers = [], copies = [], fills = [] } = traffic;
   let best = {
@@ -153,7 +155,7 @@ export function fastestFloor(traffic: Traffic, threads: number): FastestFloor {
   };
   const reading = reads.length + gathers.length > 0;
   if (reading) consider(readMethods.slice(1).map((readMethod) => ({ readMethod })));
-  if (copies.length > 0) consider(copyMethods.slice(1).map((copyMethod) => ({ copyMethod })));
+  if (copies.length > 0 && !plain) consider(copyMethods.slice(1).map((copyMethod) => ({ copyMethod })));
   if (fills.length > 0) consider(fillMethods.slice(1).map((fillMethod) => ({ fillMethod })));
   const arrays = reads.length + gathers.length + copies.length + fills.length;
   const pieces = Math.ceil(bytesOf(traffic) / arrays / threads / pieceBytes);
@@ -166,5 +168,6 @@ export function fastestFloor(traffic: Traffic, threads: number): FastestFloor {
     ...(best.pieces > 1 ? ['by turns'] : []),
     ...(best.threads < threads ? ['one thread'] : []),
   ];
-  return { kind, method: methods.join('; '), bytes: bytesOf(traffic), run };
+  const copiesOtherwise = copies.length > 0 && best.copyMethod !== copyMethods[0];
+  return { kind, method: methods.join('; '), bytes: bytesOf(traffic), copiesOtherwise, run };
 }

@@ -55,6 +55,8 @@ interface Subject {
   readonly threads: number;
   readonly instructionSet: string;
   readonly floor: FastestFloor;
+  /** The same by memcpy, where the floor copies by other means. */
+  readonly plain?: FastestFloor;
 }
 
 const elementsOf = ({ pass: { dims } }: Subject): number => dims.reduce((product, size) => product * size, 1);
@@ -73,6 +75,7 @@ const operationOf = (subject: Subject, id = subject.id): Operation =>
 
 const again = (id: string) => `${id}, again`;
 const floorId = ({ threads, dtype, floor }: Subject) => `${floor.kind} ${floor.bytes} ${dtype} ${threads}`;
+const plainId = (subject: Subject) => `${floorId(subject)} by memcpy`;
 
 /** The arrays of one shape, and the fastest floors over them, which all losses share. */
 export class Bench {
@@ -121,15 +124,15 @@ export class Bench {
     return batch;
   }
 
-  #floor(traffic: Traffic, dtype: FloatDType, threads: number): FastestFloor {
+  #floor(traffic: Traffic, dtype: FloatDType, threads: number, plain = false): FastestFloor {
     // A gather may be over arrays of a case's own, which no other case must outlive.
-    if (traffic.gathers) return fastestFloor(traffic, threads);
+    if (traffic.gathers) return fastestFloor(traffic, threads, plain);
     const sizes = [...(traffic.reads ?? []), ...(traffic.copies ?? []).map(({ to }) => to)].map(
       ({ length }) => length,
     );
-    const key = `${traffic.kind} ${sizes.join()} ${dtype} ${threads}`;
+    const key = `${traffic.kind} ${sizes.join()} ${dtype} ${threads} ${plain}`;
     let floor = this.#floors.get(key);
-    if (floor === undefined) this.#floors.set(key, (floor = fastestFloor(traffic, threads)));
+    if (floor === undefined) this.#floors.set(key, (floor = fastestFloor(traffic, threads, plain)));
     return floor;
   }
 
@@ -152,15 +155,19 @@ export class Bench {
       prepared.set(dtype, all);
       return all
         .filter(({ pass }) => passes.includes(pass))
-        .map((pass) => ({
-          id: `${name} ${pass.pass} ${dtype} ${threads} ${instructionSet}`,
-          loss: name,
-          pass,
-          dtype,
-          threads,
-          instructionSet,
-          floor: this.#floor(pass.floor, dtype, threads),
-        }));
+        .map((pass) => {
+          const floor = this.#floor(pass.floor, dtype, threads);
+          return {
+            id: `${name} ${pass.pass} ${dtype} ${threads} ${instructionSet}`,
+            loss: name,
+            pass,
+            dtype,
+            threads,
+            instructionSet,
+            floor,
+            ...(floor.copiesOtherwise ? { plain: this.#floor(pass.floor, dtype, threads, true) } : {}),
+          };
+        });
     });
     if (subjects.length === 0) return { measurements: [], noise: [], leftOut: [...leftOut] };
     const [best] = this.#selection.instructionSets;
@@ -201,6 +208,7 @@ async function sampleBesideFloors(
   random: () => number,
 ): Promise<Samples> {
   const floors = new Map(subjects.map((subject) => [floorId(subject), subject.floor.run]));
+  for (const subject of subjects) if (subject.plain) floors.set(plainId(subject), subject.plain.run);
   const before = { threads: getNumThreads(), instructionSet: binding.getInstructionSet() };
   try {
     return await interleave(
@@ -242,6 +250,7 @@ function describe(subject: Subject, shapeName: string, samples: Samples): Measur
       gigabytesPerSecond: gigabytesPerSecond(floor.bytes, median(ofFloor)),
     },
     ratio: summarise(ratios(own, ofFloor)),
+    ...(subject.plain ? { toMemcpy: summarise(ratios(own, samples.get(plainId(subject))!)) } : {}),
   };
 }
 

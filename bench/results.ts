@@ -63,6 +63,8 @@ export interface Measurement {
   readonly floor: Floor;
   /** This over its floor, round by round. */
   readonly ratio: Summary;
+  /** Where the floor copies by other means: this over the same floor by memcpy, round by round. */
+  readonly toMemcpy?: Summary;
   /** An element's time over that of float32, round by round. */
   readonly toFloat32?: Summary;
   /** The time over that of the same rows laid out contiguously, round by round. */

@@ -27,7 +27,7 @@ interface Promised {
   readonly what: string;
   readonly target: number;
   readonly counts: (measurement: Measurement) => boolean;
-  /** The ratio to the floor, unless it is another. */
+  /** The ratio to the floor by a plain copy, unless it is another. */
   readonly value?: (measurement: Measurement) => number | undefined;
 }
 
@@ -112,7 +112,7 @@ export function scorecard(
     promised(threads, instructionSet).flatMap(({ group, what, target, counts, value }): Target[] => {
       const counted = measurements
         .filter((m) => m.instructionSet === instructionSet && counts(m))
-        .map((m) => ({ measured: value ? value(m) : m.ratio.median, m }))
+        .map((m) => ({ measured: value ? value(m) : (m.toMemcpy ?? m.ratio).median, m }))
         .filter((entry): entry is { measured: number; m: Measurement } => entry.measured !== undefined)
         .sort((a, b) => b.measured - a.measured);
       const [worst] = counted;
