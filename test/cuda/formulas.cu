@@ -17,28 +17,29 @@ __device__ R use(const double* parameters, R x, R y, int classes) {
     }
   } else {
     const F formula(parameters, classes);
-    const RowSums row(x, y, 1);
+    // A row's numbers are double, whatever its elements are.
+    const double a = x, b = y;
+    const RowSums<> row(a, b, 1);
     if constexpr (F::kind == Kind::softmax_linear) {
-      int64_t maxima = 0;
       const Parts<R> q = spread_target<Spread::mixed>(Split<R>(formula.floor), Split<R>(formula.mass), x, y);
-      const LinearGradient<R> gradient(row, q.head, 1);
-      const double label = LinearGradient<R>::label(row, q.head, q.tail, y, 1);
+      const LinearGradient<R> gradient(row, a, 1);
+      const double label = LinearGradient<R>::label(row, a, b, b, 1);
       const ExponentialBelow<R> below(y);
       const Shifted<R> shifted = {below.difference(x), below(x)};
-      return R(linear_loss(row, q.head, distance(q.head, shifted.d), {q.tail, x, y}) + label) +
-             gradient.template value<Spread::mixed>(shifted.e, q) + rest_term(x, y, shifted.e, maxima) +
-             negative_entropy_term(y);
+      const double loss = linear_loss(row.log_sum(), a, b, Label<>{a, b, a});
+      return R(loss + label) + gradient.template value<Spread::mixed>(shifted.e, q) + distance(q.head, shifted.d) +
+             rest_term(x, y, shifted.e) + negative_entropy_term(y);
     } else if constexpr (F::kind == Kind::softmax_coupled) {
       R loss, g;
       double label_loss, label_g;
       formula.other(x, y, loss, g);
-      formula.label(x, y, x, label_loss, label_g);
+      formula.label(a, b, a, label_loss, label_g);
       const CoupledGradient<R> gradient(row, label_g, 1);
-      return gradient.value(g, loss) + R(label_loss + CoupledGradient<R>::label(row, g, x, y, 1));
+      return gradient.value(g, loss) + R(label_loss + CoupledGradient<R>::label(row, a, b, b, 1));
     } else if constexpr (F::kind == Kind::row_group) {
       const R slope = F::slope(x, y, F::mixture(x, formula.splits));
-      const typename F::Gradient gradient(formula.factor, x, y, x, y);
-      return gradient.value(x, slope) + times(slope, Split<R>(gradient.label(x, y)));
+      const typename F::template Gradient<R> gradient(formula.factor, a, b, a, b);
+      return gradient.value(x, slope) + times(slope, Split<R>(gradient.label(a, b)));
     } else if constexpr (F::kind == Kind::elementwise) {
       R loss, g;
       R part[8] = {};
