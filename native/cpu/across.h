@@ -146,81 +146,85 @@ class TilePieces {
  public:
   TilePieces() = default;
   TilePieces(const Evaluation& call, const void* data, DType dtype, const Strides& strides, int64_t row)
-      : size_(kDTypeSizes[static_cast<int>(dtype)]),
-        last_(static_cast<const char*>(data) + (row_offset(call, strides, row) + n) * size_ - 1),
-        step_((strides.classes == 1 ? n : strides.classes) * size_) {}
+      : last_(static_cast<const char*>(data) + (row_offset(call, strides, row) + n) * size_of(dtype) - 1),
+        step_((strides.classes == 1 ? n : strides.classes) * size_of(dtype)) {}
 
   SURPRISAL_FN const char* end_of(int64_t position) const { return last_ + position / n * step_; }
 
  private:
-  int64_t size_ = 0;
+  static int64_t size_of(DType dtype) { return kDTypeSizes[static_cast<int>(dtype)]; }
+
   const char* last_ = nullptr;
   int64_t step_ = 0;
 };
 
+/** Reads tiles of the logits, or of another tensor of their shape. */
 template <class R>
 class TileReader {
   static constexpr int n = Vec<R>::size;
 
  public:
-  TileReader(const Evaluation& call, Block block, Arena& arena) : call_(call), block_(block), tile_(call, arena) {}
+  TileReader(const Evaluation& call, Block block, Arena& arena)
+      : TileReader(call, call.input, call.dtype, call.input_strides, block, arena) {}
+  TileReader(const Evaluation& call, const void* data, DType dtype, const Strides& strides, Block block, Arena& arena)
+      : call_(call), data_(data), dtype_(dtype), strides_(strides), block_(block), tile_(call, arena) {}
   static size_t scratch(const Evaluation& call) { return Tile<R>::scratch(call); }
 
   const R* row(int64_t row) {
-    tile_.load_rows(call_.input, call_.dtype, call_.input_strides, row, rows_of_tile<n>(block_, row));
-    next_ =
-        TilePieces<n>(call_, call_.input, call_.dtype, call_.input_strides, row + n < block_.run_end ? row + n : row);
+    tile_.load_rows(data_, dtype_, strides_, row, rows_of_tile<n>(block_, row));
+    next_ = TilePieces<n>(call_, data_, dtype_, strides_, row + n < block_.run_end ? row + n : row);
     return tile_.values();
   }
 
-  bool direct() const { return false; }
+  /** Nothing: the next tile follows. */
   void expect(int64_t) const {}
   SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.end_of(at)); }
 
+  const Tile<R>& tile() const { return tile_; }
+
  private:
   const Evaluation& call_;
+  const void* data_;
+  DType dtype_;
+  Strides strides_;
   Block block_;
   Tile<R> tile_;
   TilePieces<n> next_;
 };
 
-/** Dense targets of a tile's rows. */
+/** Dense targets of a tile's rows, or of their class indices where that is asked for. */
 template <class R>
 class TargetTiles {
   static constexpr int n = Vec<R>::size;
 
  public:
-  TargetTiles(const Evaluation& call, Block block, Arena& arena) : call_(call), block_(block), tile_(call, arena) {}
-  static size_t scratch(const Evaluation& call) { return Tile<R>::scratch(call); }
+  TargetTiles(const Evaluation& call, Block block, Arena& arena)
+      : call_(call), block_(block), rows_(call, call.dense, call.dense_dtype, call.dense_strides, block, arena) {}
+  static size_t scratch(const Evaluation& call) { return TileReader<R>::scratch(call); }
 
   bool direct() const { return false; }
 
   template <class Labels>
   const R* row(int64_t row, const Labels& labels) {
+    if (!call_.dense_by_index) return rows_.row(row);
     const int count = rows_of_tile<n>(block_, row);
-    if (!call_.dense_by_index) {
-      tile_.load_rows(call_.dense, call_.dense_dtype, call_.dense_strides, row, count);
-      next_ = TilePieces<n>(call_, call_.dense, call_.dense_dtype, call_.dense_strides,
-                            row + n < block_.run_end ? row + n : row);
-      return tile_.values();
-    }
-    if (count < n) tile_.clear();
+    const Tile<R>& tile = rows_.tile();
+    if (count < n) tile.clear();
     with_storage(call_.dense_dtype, [&](auto storage) {
       using T = decltype(storage);
-      tile_.template load_each<T>(call_.dense_strides.classes, count, [&](int64_t lane) {
+      tile.template load_each<T>(call_.dense_strides.classes, count, [&](int64_t lane) {
         return static_cast<const T*>(call_.dense) + labels.index(lane) * call_.dense_strides.outer;
       });
     });
-    return tile_.values();
+    return tile.values();
   }
 
-  SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.end_of(at)); }
+  SURPRISAL_FN void fetch_next(int64_t at) const { rows_.fetch_next(at); }
 
  private:
   const Evaluation& call_;
   Block block_;
-  Tile<R> tile_;
-  TilePieces<n> next_;
+  TileReader<R> rows_;
 };
 
 /** The class indices of a tile's rows. Rows that are ignored do not count, and lanes without a row. */

@@ -53,18 +53,24 @@ constexpr int64_t kBlockRows = 64;
 /** Blocks of a call: their sums are kept on the stack. */
 constexpr int64_t kMostBlocks = 1024;
 
-int64_t whole_tiles(int64_t units) {
-  return units > kBlockRows ? (units + kBlockRows - 1) / kBlockRows * kBlockRows : units;
+/** Rows whose classes lie apart are computed together, as many as the widest vector has lanes, however long they are.
+ */
+constexpr int64_t kRowsTogether = 16;
+
+/** Rounded up to so many together; large numbers to whole tiles in any case. */
+int64_t whole_tiles(int64_t units, int64_t together) {
+  const int64_t step = units > kBlockRows ? kBlockRows : together;
+  return (units + step - 1) / step * step;
 }
 
 /** How many units are computed before anything else may come between. */
-int64_t units_per_piece(int64_t elements_per_unit) {
-  return whole_tiles(std::max<int64_t>(1, kBlockElements / elements_per_unit));
+int64_t units_per_piece(int64_t elements_per_unit, int64_t together) {
+  return whole_tiles(std::max<int64_t>(1, kBlockElements / elements_per_unit), together);
 }
 
-/** How many units make a block. A function of the shape alone, so that sums do not depend on the threads. */
-int64_t units_per_block(int64_t units, int64_t units_per_piece) {
-  return whole_tiles(std::max(units_per_piece, (units + kMostBlocks - 1) / kMostBlocks));
+/** How many units make a block. A function of the layout alone, so that sums do not depend on the threads. */
+int64_t units_per_block(int64_t units, int64_t units_per_piece, int64_t together) {
+  return whole_tiles(std::max(units_per_piece, (units + kMostBlocks - 1) / kMostBlocks), together);
 }
 
 /** Runs of blocks, which a thread takes at once: consecutive, so that it fetches the next row while it works at one. */
@@ -138,14 +144,14 @@ class CpuComputation final : public Computation {
     if (last == Stage::rows) return 0;
     stage_ = last == Stage::none && call_.indices != nullptr ? Stage::labels : Stage::rows;
     if (stage_ == Stage::labels) {
-      cut(1);
+      cut(1, 1);
     } else {
       const double weights = last == Stage::labels ? checked_weights() : static_cast<double>(units_);
       if (call_.reduction == Reduction::mean) {
         denominator_ = call_.divisor != 0 ? call_.divisor : loss_.denominator(call_, weights);
       }
       streams_ = streams_gradient(call_);
-      cut(rows_per_unit_ * call_.classes);
+      cut(rows_per_unit_ * call_.classes, call_.input_strides.classes == 1 ? 1 : kRowsTogether);
     }
     return runs_;
   }
@@ -168,9 +174,9 @@ class CpuComputation final : public Computation {
   enum class Stage : uint8_t { none, labels, rows };
 
   /** Cuts the units, of so many elements each, into this stage's runs of blocks of pieces. */
-  void cut(int64_t elements_per_unit) {
-    piece_ = units_per_piece(elements_per_unit);
-    size_ = units_per_block(units_, piece_);
+  void cut(int64_t elements_per_unit, int64_t together) {
+    piece_ = units_per_piece(elements_per_unit, together);
+    size_ = units_per_block(units_, piece_, together);
     blocks_ = runs_ = 1;
     if (size_ >= units_) return;
     blocks_ = (units_ + size_ - 1) / size_;

@@ -7,10 +7,12 @@
 //   extent             elements of a unit in scratch: a row; or a vector a class
 //   Reader, Writer     of a unit's logits and gradient;  Targets: of its dense targets
 //   Labels             a unit's class indices: any() row counts, each(f): f(row, index) of those that do, else 0;
-//                      of(values): the label's of a unit's elements, at(position): where it is among a vector's
+//                      of(values): the label's of a unit's elements, at(position): where it is among a vector's;
+//                      counted(x): x of rows that count, else 0; put(losses, x) of all
 //   Number, Factor     a number of each row of a unit, in double; the same rounded, to multiply vectors by
 //   per_class          of a value a class those of a vector's elements
 //   total              of a sum, a row's each; of such totals, all rows'
+//   maxima             the rows' largest logits, which softmax_pass takes
 //   softmax_pass       one exponential an element: the rows' sums, and those of the n terms that
 //                      `each(position, lanes, shifted)` gives of a vector. Lanes past a row's end have z = −∞, e = 0.
 //                      Meanwhile the next unit is fetched: the exponentials leave time for it.

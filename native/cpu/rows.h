@@ -47,11 +47,7 @@ template <class T>
 class RowReader {
  public:
   RowReader(const Evaluation& call, Block block, Arena& arena)
-      : call_(call),
-        data_(static_cast<const T*>(call.input)),
-        strides_(call.input_strides),
-        block_(block),
-        next_step_(strides_.classes == 1 ? V::size : strides_.classes) {
+      : call_(call), data_(static_cast<const T*>(call.input)), strides_(call.input_strides), block_(block) {
     if (!direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call.classes));
   }
 
@@ -63,27 +59,15 @@ class RowReader {
   const T* row(int64_t row) {
     if (direct()) return data_ + row_offset(call_, strides_, row);
     if (row >= tile_end_) gather(row);
-    const int64_t number = row - tile_begin_;
-    next_ = next_tile_ + number * vectors_ * strides_.classes;
-    return tile_ + number * padded<T>(call_.classes);
+    return tile_ + (row - tile_begin_) * padded<T>(call_.classes);
   }
 
-  /** Rows are read where they are; else they stand in a tile meanwhile. */
-  bool direct() const { return strides_.classes == 1; }
-
-  /** What fetch_next is to fetch. */
-  void expect(int64_t row) {
-    if (direct()) next_ = row < block_.run_end ? data_ + row_offset(call_, strides_, row) : data_;
-  }
-
-  /**
-   * Fetches what is needed soon while a row is worked at from element c on: the row that is expected, or the share in
-   * the next tile's classes of the last row that was asked for. Past the end any address does.
-   */
-  SURPRISAL_FN void fetch_next(int64_t c) const { __builtin_prefetch(next_ + c / V::size * next_step_, 0, 2); }
+  /** The row that fetch_next is to fetch, where rows are used where they are. Past the end any address does. */
+  void expect(int64_t row) { next_ = row < block_.run_end ? data_ + row_offset(call_, strides_, row) : data_; }
+  SURPRISAL_FN void fetch_next(int64_t c) const { __builtin_prefetch(next_ + c, 0, 2); }
 
  private:
-  using V = Vec<Compute<T>>;
+  bool direct() const { return strides_.classes == 1; }
 
   void gather(int64_t row) {
     const int64_t count = tile_rows(call_, row, block_.end);
@@ -98,8 +82,6 @@ class RowReader {
     }
     tile_begin_ = row;
     tile_end_ = row + count;
-    next_tile_ = tile_end_ < block_.run_end ? data_ + row_offset(call_, strides_, tile_end_) : data_;
-    vectors_ = (call_.classes + count - 1) / count;
   }
 
   const Evaluation& call_;
@@ -109,9 +91,6 @@ class RowReader {
   T* tile_ = nullptr;
   int64_t tile_begin_ = 0, tile_end_ = 0;
   const T* next_ = nullptr;
-  int64_t next_step_;  // elements for each vector of the row
-  const T* next_tile_ = nullptr;
-  int64_t vectors_ = 0;  // of a row: its share of a tile's classes
 };
 
 template <class T>
@@ -136,9 +115,6 @@ class RowWriter {
   bool direct() const { return data_ == nullptr || strides_.classes == 1; }
 
   static size_t scratch(const Evaluation& call) { return RowReader<T>::tile_room(call, call.grad_strides); }
-
-  /** Rows go past the caches, so that there is no use in fetching their memory. */
-  bool streams() const { return streams_; }
 
   /**
    * Fetches memory that the row will be written to, c elements on, unless it goes past the caches: there only the lines

@@ -91,7 +91,7 @@ struct SoftmaxLinear {
     Writer grad(problem, block, arena);
     typename Lanes::Targets targets(call, block, arena);
     // Units that share a buffer, a tile or a converted target, can't wait for each other.
-    const bool direct = input.direct() && grad.direct() && (!is_dense(spread) || targets.direct());
+    const bool direct = grad.direct() && (!is_dense(spread) || targets.direct());
     const int most = direct ? group_size(call) : 1;
     R* exponentials[kMostUnits];
     for (int i = 0; i < group_size(call); ++i) exponentials[i] = arena.take<R>(padded<T>(Lanes::extent(call)));

@@ -13,7 +13,13 @@ inline namespace SURPRISAL_TARGET {
 template <int begin, class Raw, size_t... i>
 SURPRISAL_FN Raw interleave(Raw a, Raw b, std::index_sequence<i...>) {
   constexpr int n = sizeof...(i);
+#if __has_builtin(__builtin_shufflevector)
   return __builtin_shufflevector(a, b, (begin + static_cast<int>(i) / 2 + (i % 2 == 0 ? 0 : n))...);
+#else  // GCC 11
+  using Element = std::remove_cvref_t<decltype(a[0])>;
+  typedef typename Format<Element>::Int Index __attribute__((vector_size(sizeof(Raw))));
+  return __builtin_shuffle(a, b, Index{(begin + static_cast<int>(i) / 2 + (i % 2 == 0 ? 0 : n))...});
+#endif
 }
 
 /** One step: row i and row i + n/2 interleaved are rows 2i and 2i + 1. Of log2 n steps comes the transposed matrix. */
