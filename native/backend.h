@@ -62,7 +62,7 @@ struct Evaluation {
 
   const std::atomic<int32_t>* cancelled = nullptr;
 
-  int64_t rows() const { return outer * inner; }
+  constexpr int64_t rows() const { return outer * inner; }
 };
 
 /** An error that JavaScript sees as a RangeError with this code. */
@@ -70,6 +70,9 @@ struct CodedError : std::range_error {
   CodedError(const char* code, const std::string& message) : std::range_error(message), code(code) {}
   const char* code;
 };
+
+/** Throws what is said of a row whose class index is out of range. */
+[[noreturn]] void throw_bad_label(const Evaluation& call, int64_t row);
 
 /** Thrown when `cancelled` was set. */
 struct Aborted : std::exception {

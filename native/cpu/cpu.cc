@@ -318,6 +318,8 @@ bool use_instruction_set(const std::string& name) {
   return false;
 }
 
+void throw_bad_label(const Evaluation& call, int64_t row) { throw_bad_index(call, row); }
+
 const Backend& cpu_backend() {
   static const auto* infos = new std::vector<LossInfo>(loss_infos());
   static const Backend backend{

@@ -1,0 +1,163 @@
+// The CUDA backend.
+
+#include "cuda.h"
+
+#include <algorithm>
+#include <string_view>
+#include <vector>
+
+#include "kernels.h"
+#include "runtime.h"
+
+namespace surprisal {
+namespace {
+
+int64_t parts_of(const Evaluation& call, const DeviceLimits& limits) {
+  const int64_t parts = loss_jobs(call.loss).parts[static_cast<int>(call.dtype)](call, limits);
+  return std::max(parts, call.indices != nullptr ? label_parts(call.rows()) : 0);
+}
+
+double divisor_of(const Evaluation& call) {
+  if (call.reduction != Reduction::mean) return 1;
+  return call.divisor != 0 ? call.divisor : loss_jobs(call.loss).divisor(call);
+}
+
+// ------------------------------------------------------------------------------------------------ from host memory
+
+size_t element_bytes(DType dtype) { return static_cast<size_t>(kDTypeSizes[static_cast<int>(dtype)]); }
+
+size_t extent(int64_t outer, int64_t inner, int64_t classes, const Strides& strides) {
+  return static_cast<size_t>((outer - 1) * strides.outer + (inner - 1) * strides.inner +
+                             (classes - 1) * strides.classes + 1);
+}
+
+/** A call's arrays on the device. */
+class DeviceArrays {
+ public:
+  DeviceArrays(const Evaluation& host, Stream stream) : host_(host), stream_(stream), call(host) {
+    const size_t compute = host.dtype == DType::float64 ? 8 : 4;
+    const bool elementwise = std::string_view(loss_jobs(host.loss).info.kind) == "elementwise";
+    const int64_t units = elementwise ? host.rows() * host.classes : host.rows();
+    const size_t outputs = static_cast<size_t>(host.reduction == Reduction::none ? units : 1);
+    const auto factor = [&](int64_t row_stride, int64_t class_stride) {
+      return static_cast<size_t>((host.rows() - 1) * row_stride + (host.classes - 1) * class_stride + 1) * compute;
+    };
+    input_bytes_ = extent(host.outer, host.inner, host.classes, host.input_strides) * element_bytes(host.dtype);
+    grad_bytes_ = extent(host.outer, host.inner, host.classes, host.grad_strides) * element_bytes(host.dtype);
+    output_bytes_ = outputs * compute;
+    call.input = upload(host.input, input_bytes_);
+    call.indices = upload(host.indices, label_count() * element_bytes(host.indices_dtype));
+    call.dense = upload(host.dense, dense_extent() * element_bytes(host.dense_dtype));
+    call.constants = static_cast<const double*>(upload(host.constants, host.classes * sizeof(double)));
+    call.weight = upload(host.weight, factor(host.weight_row_stride, host.weight_class_stride));
+    call.pos_weight = upload(host.pos_weight, factor(host.pos_weight_row_stride, host.pos_weight_class_stride));
+    call.grad_outputs = upload(host.grad_outputs, outputs * compute);
+    if (host.output != nullptr) call.output = place(output_bytes_);
+    if (host.grad == host.input && host.grad != nullptr) {
+      call.grad = const_cast<void*>(call.input);
+    } else if (host.grad != nullptr) {
+      // What lies between its elements comes back as it was.
+      const bool gaps = grad_bytes_ != static_cast<size_t>(host.rows() * host.classes) * element_bytes(host.dtype);
+      call.grad = gaps ? const_cast<void*>(upload(host.grad, grad_bytes_)) : place(grad_bytes_);
+    }
+  }
+
+  void download() const {
+    if (host_.output != nullptr) copy_to_host(host_.output, call.output, output_bytes_, stream_);
+    if (host_.grad != nullptr) copy_to_host(host_.grad, call.grad, grad_bytes_, stream_);
+  }
+
+ private:
+  size_t label_count() const {
+    const bool grouped = std::string_view(loss_jobs(host_.loss).info.kind) == "row_group";
+    return static_cast<size_t>(grouped ? host_.rows() / static_cast<int64_t>(host_.parameters[0]) : host_.rows());
+  }
+  size_t dense_extent() const {
+    if (host_.dense_by_index) return extent(host_.classes, 1, host_.classes, host_.dense_strides);
+    return extent(host_.outer, host_.inner, host_.classes, host_.dense_strides);
+  }
+
+  void* place(size_t bytes) {
+    memory_.emplace_back(bytes, stream_);
+    return memory_.back().get();
+  }
+  const void* upload(const void* data, size_t bytes) {
+    if (data == nullptr) return nullptr;
+    void* device = place(bytes);
+    copy_to_device(device, data, bytes, stream_);
+    return device;
+  }
+
+  const Evaluation& host_;
+  Stream stream_;
+  std::vector<DeviceMemory> memory_;
+  size_t input_bytes_, grad_bytes_, output_bytes_;
+
+ public:
+  Evaluation call;
+};
+
+double evaluate(const Evaluation& call) {
+  const Stream stream = nullptr;
+  const DeviceLimits limits = device_limits();
+  DeviceArrays arrays(call, stream);
+  const DeviceMemory workspace(workspace_bytes(call, limits), stream);
+  enqueue(arrays.call, limits, workspace.get(), stream);
+  Outcome outcome;
+  copy_to_host(&outcome, workspace.get(), sizeof(outcome), stream);
+  synchronize(stream);
+  check_labels(call, outcome);
+  arrays.download();
+  synchronize(stream);
+  return call.reduction == Reduction::none ? 0 : outcome.value;
+}
+
+/** One stage of one part. */
+class CudaComputation final : public Computation {
+ public:
+  explicit CudaComputation(const Evaluation& call) : call_(call) {}
+  int64_t next_stage() override { return begun_ ? 0 : begun_ = 1; }
+  void run_part(int64_t) override { value_ = evaluate(call_); }
+  double value() const override { return value_; }
+
+ private:
+  const Evaluation& call_;
+  int64_t begun_ = 0;
+  double value_ = 0;
+};
+
+std::unique_ptr<Computation> compute(Evaluation& call) { return std::make_unique<CudaComputation>(call); }
+
+std::vector<LossInfo> loss_infos() {
+  std::vector<LossInfo> infos;
+  for (int i = 0; i < loss_count(); ++i) infos.push_back(loss_jobs(i).info);
+  return infos;
+}
+
+}  // namespace
+
+size_t workspace_bytes(const Evaluation& call, const DeviceLimits& limits) {
+  return sizeof(Outcome) + static_cast<size_t>(parts_of(call, limits)) * sizeof(double);
+}
+
+void enqueue(const Evaluation& call, const DeviceLimits& limits, void* workspace, Stream stream) {
+  auto* outcome = static_cast<Outcome*>(workspace);
+  const Problem problem = {call, divisor_of(call), outcome, reinterpret_cast<double*>(outcome + 1)};
+  zero_device(outcome, sizeof(Outcome), stream);
+  if (problem.divisor == 0) launch_label_weights(problem, stream);
+  loss_jobs(call.loss).launch[static_cast<int>(call.dtype)](problem, limits, stream);
+}
+
+void check_labels(const Evaluation& call, const Outcome& outcome) {
+  if (outcome.bad_label == 0) return;
+  throw_bad_label(call, static_cast<int64_t>(~outcome.bad_label));
+}
+
+const Backend& cuda_backend() {
+  static const auto* infos = new std::vector<LossInfo>(loss_infos());
+  static const Backend backend{static_cast<int>(infos->size()), infos->data(),        evaluate, compute,
+                               cpu_backend().negative_entropy,  cpu_backend().convert};
+  return backend;
+}
+
+}  // namespace surprisal

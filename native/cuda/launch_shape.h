@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstdint>
+
+namespace surprisal {
+
+/** The blocks of a launch, in clusters of so many, and the dynamic shared memory of each. */
+struct LaunchShape {
+  int64_t blocks = 1;
+  int threads = 32;
+  int cluster = 1;
+  int shared_bytes = 0;
+};
+
+inline constexpr int kWarp = 32;
+/** Bytes of the widest access to memory. */
+inline constexpr int kPackBytes = 16;
+
+}  // namespace surprisal

@@ -1,0 +1,62 @@
+#include "plan.h"
+
+#include "launch_shape.h"
+#include "scratch.h"
+
+namespace surprisal {
+namespace {
+
+int64_t round_up(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
+
+/** A slice in shared memory, placed as its address lies beside multiples of 16. */
+int64_t bytes_of_slice(int64_t classes, int element_bytes) { return round_up(classes * element_bytes, 16) + 16; }
+
+int threads_for(int64_t classes, int elements) {
+  return static_cast<int>(round_up((classes + elements - 1) / elements, kWarp));
+}
+
+}  // namespace
+
+RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const DeviceLimits& limits) {
+  const int elements = kRegisterBytes / compute_bytes;  // of a thread
+  RowPlan plan;
+  const auto fits = [&] { return plan.shared_bytes + static_cast<int64_t>(sizeof(Scratch)) <= limits.shared_bytes; };
+  const auto place = [&] {
+    plan.row_bytes = bytes_of_slice(plan.slice, element_bytes);
+    plan.shared_bytes = static_cast<int>(plan.rows * plan.row_bytes);
+  };
+
+  if (classes <= kWarp * elements) {
+    plan.team = 1;
+    while (plan.team * elements < classes) plan.team *= 2;
+    plan.threads = kLanesThreads;
+    plan.rows = plan.threads / plan.team;
+    plan.slice = classes;
+    place();
+    if (fits()) return plan;
+  }
+
+  plan.driver = RowDriver::block;
+  plan.rows = 1;
+  for (int cluster = 1; cluster <= limits.cluster; cluster *= 2) {
+    plan.slice = round_up((classes + cluster - 1) / cluster, kWarp);
+    plan.threads = plan.team = threads_for(plan.slice, elements);
+    plan.cluster = cluster;
+    if (plan.threads > kRowThreads) continue;
+    place();
+    if (fits()) return plan;
+    plan.driver = RowDriver::cluster;
+  }
+
+  plan.driver = RowDriver::two_pass;
+  plan.cluster = 1;
+  plan.threads = plan.team = kRowThreads;
+  do {
+    plan.slice = static_cast<int64_t>(plan.threads) * elements;
+    place();
+    if (fits()) return plan;
+    plan.threads = plan.team = plan.threads / 2;
+  } while (true);
+}
+
+}  // namespace surprisal

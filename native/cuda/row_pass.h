@@ -1,0 +1,265 @@
+#pragma once
+
+// What the drivers of rows share: which rows a block has, which classes of a row a thread has, and the pass over them
+// for the sums of softmax.
+
+#include "../loss/softmax.h"
+#include "row_tile.h"
+#include "rows.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+/** Elements of a row that a thread holds in registers. */
+template <class R>
+inline constexpr int kElements = kRegisterBytes / static_cast<int>(sizeof(R));
+
+template <class R>
+using Held = R[kElements<R>];
+
+/** Several terms of a sum. */
+template <class R, int n>
+struct Terms {
+  R term[n > 0 ? n : 1] = {};
+
+  SURPRISAL_DEVICE friend Terms operator+(Terms a, const Terms& b) {
+    for (int i = 0; i < n; ++i) a.term[i] = a.term[i] + b.term[i];
+    return a;
+  }
+};
+
+/** f(j) + f(j + 1) + ..., count of them, in pairs, pairs of pairs and so on: equal terms add up without an error. */
+template <int count, class F>
+SURPRISAL_DEVICE auto sum_in_pairs(int j, F&& f) {
+  if constexpr (count == 1) {
+    return f(j);
+  } else {
+    const auto first = sum_in_pairs<count / 2>(j, f);
+    return first + sum_in_pairs<count / 2>(j + count / 2, f);
+  }
+}
+
+/** A block's rows, of which this thread works on one. */
+template <class T>
+class RowBlock {
+ public:
+  const Evaluation& call;
+  const RowPlan& plan;
+  Scratch* scratch;
+  Team team;
+  int64_t part;   // the block's, or its cluster's, among all
+  int64_t first;  // row
+  int count;      // rows
+  int64_t begin;  // classes of the block
+  int64_t end;
+  int64_t row;  // this thread's
+  bool exists;  // past the last row threads only keep their warps whole
+  RowTile<T> tile;
+
+  /** Of `rows` rows in all, from which the first ones of each tile are counted. */
+  SURPRISAL_DEVICE RowBlock(const Evaluation& call, const RowPlan& plan, int64_t rows)
+      : call(call),
+        plan(plan),
+        scratch(reinterpret_cast<Scratch*>(dynamic_shared())),
+        team(plan.team, plan.cluster, scratch),
+        part(block_index() / plan.cluster),
+        first(part * plan.rows),
+        count(static_cast<int>(rows - first < plan.rows ? rows - first : plan.rows)),
+        begin(team.block * plan.slice),
+        end(begin + plan.slice < call.classes ? begin + plan.slice : call.classes),
+        row(first + team.number),
+        exists(team.number < count),
+        tile(call, plan, shared_rows(), first, count) {}
+
+  SURPRISAL_DEVICE T* shared_rows() const { return reinterpret_cast<T*>(scratch + 1); }
+
+  /** Goes on to the classes from `c` on, as many as fit. */
+  SURPRISAL_DEVICE void move_to(int64_t c) {
+    begin = c;
+    end = begin + plan.slice < call.classes ? begin + plan.slice : call.classes;
+  }
+
+  /** A tensor's rows into shared memory. */
+  SURPRISAL_DEVICE void load(const T* tensor, const Strides& strides) const {
+    tile.load(tensor, strides, begin, end);
+    wait_for_copies();
+    sync_block();
+  }
+
+  /** The rows that the threads have written into shared memory, into a tensor. */
+  SURPRISAL_DEVICE void store(T* tensor, const Strides& strides) const {
+    sync_block();
+    tile.store(tensor, strides, begin, end);
+  }
+
+  /** This thread's row of a tensor in shared memory; element c − begin is class c. */
+  SURPRISAL_DEVICE T* shared_row(const T* tensor, const Strides& strides) const {
+    return tile.row(tensor, strides, team.number, begin);
+  }
+
+  SURPRISAL_DEVICE int64_t class_of(int j) const { return begin + team.rank + static_cast<int64_t>(j) * team.size; }
+  SURPRISAL_DEVICE bool has(int64_t c) const { return exists && c < end; }
+  /** Whether the block holds this class, and whether this very thread does. */
+  SURPRISAL_DEVICE bool holds(int64_t c) const { return exists && c >= begin && c < end; }
+  SURPRISAL_DEVICE bool owns(int64_t c) const {
+    return holds(c) && static_cast<int>((c - begin) % team.size) == team.rank;
+  }
+
+  /** Calls f(j, c) for the classes of this thread. */
+  template <class F>
+  SURPRISAL_DEVICE void for_each(F&& f) const {
+    SURPRISAL_UNROLL
+    for (int j = 0; j < kElements<Compute<T>>; ++j) {
+      const int64_t c = class_of(j);
+      if (has(c)) f(j, c);
+    }
+  }
+
+  /** This thread's elements of its row in shared memory; `fill` past the row's end. */
+  SURPRISAL_DEVICE void read(const T* shared_row, Held<Compute<T>>& values, Compute<T> fill) const {
+    SURPRISAL_UNROLL
+    for (int j = 0; j < kElements<Compute<T>>; ++j) {
+      const int64_t c = class_of(j);
+      values[j] = has(c) ? widen(shared_row[c - begin]) : fill;
+    }
+  }
+
+  /**
+   * Puts a row's loss where it belongs, and adds it to the call's. The first thread of a team has it; of a cluster,
+   * that of the block that leads.
+   */
+  SURPRISAL_DEVICE void put_loss(const Problem& problem, int64_t rows, bool leads, double loss) const {
+    if (exists && leads && team.rank == 0) {
+      put_row_loss<Compute<T>>(call, row, loss);
+      scratch->losses[team.number] = loss;
+    }
+    if (call.reduction == Reduction::none || (plan.cluster > 1 && !leads)) return;
+    sync_block();
+    double sum[1] = {thread_index() < count ? scratch->losses[thread_index()] : 0};
+    if (count > 1) {
+      Team(thread_count(), 1, scratch).sum(sum);
+      sync_block();
+    }
+    add_loss(problem, plan.tiles(rows), part, sum[0], scratch);
+  }
+};
+
+/** A dense row in the compute type, whatever its dtype: the elements of this thread. */
+template <class T>
+SURPRISAL_DEVICE void read_dense(const RowBlock<T>& block, int64_t offset, Held<Compute<T>>& values) {
+  const Evaluation& call = block.call;
+  with_storage(call.dense_dtype, [&](auto storage) {
+    using D = decltype(storage);
+    const D* from = static_cast<const D*>(call.dense) + offset;
+    SURPRISAL_UNROLL
+    for (int j = 0; j < kElements<Compute<T>>; ++j) {
+      const int64_t c = block.class_of(j);
+      values[j] = 0;
+      if (block.has(c)) values[j] = static_cast<Compute<T>>(widen(load_global(from + c * call.dense_strides.classes)));
+    }
+  });
+}
+
+/** Offset of a row's dense target: of the row, or of its class index. */
+SURPRISAL_DEVICE int64_t dense_offset(const Evaluation& call, int64_t row, int64_t y) {
+  return call.dense_by_index ? y * call.dense_strides.outer : row_offset(call, call.dense_strides, row);
+}
+
+/** Sums of a row, and of n more terms that a driver asked for. */
+template <int n>
+struct PassSums {
+  RowSums row;
+  double terms[n > 0 ? n : 1];
+};
+
+/**
+ * One exponential an element, of a row that the team's threads hold: its sums, and those of the n terms that
+ * `each(j, shifted)` gives of an element. Elements past the row's end are −∞.
+ */
+template <int n, class R, class Each>
+SURPRISAL_DEVICE PassSums<n> softmax_pass(Team& team, const Held<R>& z, Held<R>& e, Each&& each) {
+  R largest = -static_cast<R>(INFINITY);
+  SURPRISAL_UNROLL
+  for (int j = 0; j < kElements<R>; ++j) largest = maximum(z[j], largest);
+  const R max = team.maximum(largest);
+  const ExponentialBelow<R> exponential(max);
+  int64_t maxima = 0;
+  const auto terms = sum_in_pairs<kElements<R>>(0, [&](int j) {
+    e[j] = exponential(z[j]);
+    const Terms<R, n> others = each(j, Shifted<R>{exponential.difference(z[j]), e[j]});
+    Terms<R, n + 1> all;
+    all.term[0] = rest_term(z[j], max, e[j], maxima);
+    for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
+    return all;
+  });
+  double sums[n + 2] = {static_cast<double>(maxima)};
+  for (int i = 0; i <= n; ++i) sums[i + 1] = static_cast<double>(terms.term[i]);
+  team.sum(sums);
+  PassSums<n> result = {RowSums(static_cast<double>(max), sums[1], static_cast<int64_t>(sums[0])), {}};
+  for (int i = 0; i < n; ++i) result.terms[i] = sums[i + 2];
+  return result;
+}
+
+/**
+ * Sums of the classes that a thread has seen so far, relative to the largest of these: S as `others` and how many are
+ * the largest, Σ q and Σ q·(max − z).
+ */
+template <class R>
+struct RunningSums {
+  R max = -static_cast<R>(INFINITY);
+  double others = 0, maxima = 0, q_sum = 0, dot = 0;
+
+  /** What logits are taken relative to: the largest, or 0 while all of them were −∞. */
+  SURPRISAL_DEVICE R base() const { return max == -static_cast<R>(INFINITY) ? R(0) : max; }
+
+  /** From now on relative to `to`, where that is larger. */
+  SURPRISAL_DEVICE void raise(R to) {
+    if (!(to > max)) return;
+    const double rise = static_cast<double>(to) - static_cast<double>(base());
+    if (maxima > 0) others = (others + maxima) * exponential(-rise);
+    maxima = 0;
+    dot += rise * q_sum;
+    max = to;
+  }
+
+  /** The next classes of the thread; `each(j, shifted, q_sum)` gives an element's term of `dot`, and adds to `q_sum`.
+   */
+  template <class Each>
+  SURPRISAL_DEVICE void add(const Held<R>& z, Each&& each) {
+    R largest = max;
+    SURPRISAL_UNROLL
+    for (int j = 0; j < kElements<R>; ++j) largest = maximum(z[j], largest);
+    raise(largest);
+    const R m = base();
+    const ExponentialBelow<R> exponential(m);
+    int64_t count = 0;
+    const auto terms = sum_in_pairs<kElements<R>>(0, [&](int j) {
+      const Shifted<R> shifted = {exponential.difference(z[j]), exponential(z[j])};
+      Terms<R, 2> both;
+      both.term[0] = rest_term(z[j], m, shifted.e, count);
+      both.term[1] = each(j, shifted, q_sum);
+      return both;
+    });
+    others += static_cast<double>(terms.term[0]);
+    dot += static_cast<double>(terms.term[1]);
+    maxima += static_cast<double>(count);
+  }
+
+  /** The whole row's. All threads of the block call it. */
+  SURPRISAL_DEVICE void finish(Team& team) {
+    raise(team.maximum(max));
+    double sums[4] = {others, maxima, q_sum, dot};
+    team.sum(sums);
+    others = sums[0];
+    maxima = sums[1];
+    q_sum = sums[2];
+    dot = sums[3];
+  }
+
+  SURPRISAL_DEVICE RowSums row() const {
+    return RowSums(static_cast<double>(max), others, static_cast<int64_t>(maxima));
+  }
+};
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

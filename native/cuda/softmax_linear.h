@@ -1,0 +1,294 @@
+#pragma once
+
+// Drivers of losses linear in log softmax. Where a row fits on the chip it is read once: its logits wait in shared
+// memory, each thread turns its own into exponentials in registers, and these into the gradient, which takes the
+// logits' place in shared memory on its way out.
+
+#include "../loss/cross_entropy.h"
+#include "launches.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+/** The part of the target view that is spread over classes. */
+template <class R, Spread spread>
+struct SpreadTarget {
+  Split<R> floor, mass;
+  const R* weight;
+
+  SURPRISAL_DEVICE SpreadTarget(double floor, double mass, const void* weight)
+      : floor(floor), mass(mass), weight(static_cast<const R*>(weight)) {}
+
+  SURPRISAL_DEVICE Parts<R> at(R dense, int64_t c) const {
+    constexpr bool weighs = spread == Spread::weighted || spread == Spread::mixed;
+    const R w = weighs && weight != nullptr ? load_global(weight + c) : R(1);
+    return spread_target<spread>(floor, mass, w, dense);
+  }
+};
+
+/** A row's sums, with Σ q and Σ q·(m − z) of the spread target, and its label's own part. */
+struct LinearRow {
+  RowSums sums;
+  double q_sum, dot;
+  Label label;
+
+  SURPRISAL_DEVICE double loss() const { return linear_loss(sums, q_sum, dot, label); }
+  SURPRISAL_DEVICE double q_all() const { return q_sum + label.share; }
+};
+
+/** The label's slope, of whose target `own_floor` is the spread part. */
+template <class R>
+SURPRISAL_DEVICE double label_slope(const LinearRow& row, double own_floor, double e, double scale) {
+  return LinearGradient<R>::label(row.sums, row.q_all(), row.label.share + own_floor, e, scale);
+}
+
+template <class T, class Formula, Spread spread, bool kGrad>
+struct SoftmaxLinear {
+  using R = Compute<T>;
+  static constexpr int most_threads = kRowThreads;
+
+  Problem problem;
+  RowPlan plan;
+  Formula formula;
+
+  SURPRISAL_DEVICE void operator()() const {
+    const Evaluation& call = problem.call;
+    const int64_t rows = call.rows();
+    RowBlock<T> block(call, plan, rows);
+    const T* input = static_cast<const T*>(call.input);
+    const RowLabel label = block.exists ? read_label(call, block.row) : RowLabel{};
+    block.load(input, call.input_strides);
+
+    Held<R> z, e, dense = {};
+    const T* z_row = block.shared_row(input, call.input_strides);
+    block.read(z_row, z, -static_cast<R>(INFINITY));
+    if constexpr (is_dense(spread)) read_dense(block, dense_offset(call, block.row, label.y), dense);
+    const bool holds_label = !is_dense(spread) && block.holds(label.y);
+    const R z_label = holds_label ? widen(z_row[label.y - block.begin]) : R(0);
+
+    const SpreadTarget<R, spread> target(formula.floor, formula.mass, call.weight);
+    const LinearRow row = sums(block, target, label.y, z, e, dense, z_label);
+    // One block of a row's has its label, and it knows the loss.
+    const bool leads = is_dense(spread) ? block.team.block == 0 : holds_label;
+    double loss = 0;
+    if (block.exists && leads && block.team.rank == 0) {
+      loss = loss_of(label.state, row.loss() + constant(label.y));
+      if (label.state == RowState::bad) report_bad_label(problem, block.row);
+    }
+    if constexpr (kGrad) write(block, target, label, row, e, dense, z_label);
+    block.put_loss(problem, rows, leads, loss);
+    if (plan.cluster > 1) sync_cluster();  // Others may still read this block's shared memory.
+  }
+
+ private:
+  SURPRISAL_DEVICE double constant(int64_t y) const {
+    return problem.call.constants == nullptr ? 0 : load_global(problem.call.constants + y);
+  }
+
+  SURPRISAL_DEVICE LinearRow sums(RowBlock<T>& block, const SpreadTarget<R, spread>& target, int64_t y,
+                                  const Held<R>& z, Held<R>& e, const Held<R>& dense, R z_label) const {
+    // The heads of q are summed in double: all of a gradient may depend on what they add up to.
+    constexpr int kTerms = spread == Spread::none ? 0 : spread == Spread::uniform || spread == Spread::dense ? 1 : 2;
+    double q_heads[1] = {0};
+    const auto each = [&](int j, Shifted<R> shifted) {
+      Terms<R, kTerms> terms;
+      const int64_t c = block.class_of(j);
+      if constexpr (spread == Spread::uniform) terms.term[0] = block.has(c) ? -shifted.d : R(0);
+      if constexpr (spread != Spread::none && spread != Spread::uniform) {
+        if (block.has(c)) {
+          const Parts<R> q = target.at(dense[j], c);
+          q_heads[0] += static_cast<double>(q.head);
+          terms.term[0] = q.head * distance(q.head, shifted.d);
+          if constexpr (kTerms > 1) terms.term[1] = q.tail;
+        }
+      }
+      return terms;
+    };
+    const PassSums<kTerms> pass = softmax_pass<kTerms, R>(block.team, z, e, each);
+    LinearRow row = {pass.row, 0, 0, {0, 0, 0}};
+    if constexpr (spread == Spread::uniform) {
+      row.q_sum = formula.floor * static_cast<double>(problem.call.classes);
+      row.dot = formula.floor * pass.terms[0];
+    } else if constexpr (spread != Spread::none) {
+      block.team.sum(q_heads);
+      row.q_sum = q_heads[0];
+      if constexpr (kTerms > 1) row.q_sum += pass.terms[1];
+      row.dot = pass.terms[0];
+    }
+    if constexpr (!is_dense(spread)) {
+      row.label = {class_weight<R>(problem.call, y) * formula.mass, static_cast<double>(z_label) - row.sums.max, 0};
+    }
+    return row;
+  }
+
+  SURPRISAL_DEVICE void write(const RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowLabel& label,
+                              const LinearRow& row, const Held<R>& e, const Held<R>& dense, R z_label) const {
+    const Evaluation& call = problem.call;
+    T* grad = static_cast<T*>(call.grad);
+    T* dz = block.shared_row(grad, call.grad_strides);
+    const bool counts = label.state == RowState::counts;
+    const double scale = block.exists && counts ? row_scale<R>(problem, block.row) : 0;
+    const LinearGradient<R> gradient(row.sums, row.q_all(), scale);
+    sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
+    block.for_each([&](int j, int64_t c) {
+      const R slope = gradient.template value<spread>(e[j], target.at(dense[j], c));
+      dz[c - block.begin] = stored<T>(counts ? slope : R(0));
+    });
+    if (!is_dense(spread) && counts && block.owns(label.y)) {
+      const R e_label = ExponentialBelow<R>(static_cast<R>(row.sums.max))(z_label);
+      const double own_floor = formula.floor * (spread == Spread::weighted ? class_weight<R>(call, label.y) : 1);
+      dz[label.y - block.begin] = stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e_label, scale)));
+    }
+    block.store(grad, call.grad_strides);
+  }
+};
+
+/**
+ * The same of a row that does not fit: in tiles, one pass for its sums, which are raised to the largest logit so far
+ * tile by tile, and one for the gradient.
+ */
+template <class T, class Formula, Spread spread, bool kGrad>
+struct SoftmaxLinearTwoPass {
+  using R = Compute<T>;
+  static constexpr int most_threads = kRowThreads;
+
+  Problem problem;
+  RowPlan plan;
+  Formula formula;
+
+  SURPRISAL_DEVICE void operator()() const {
+    const Evaluation& call = problem.call;
+    RowBlock<T> block(call, plan, call.rows());
+    const RowLabel label = read_label(call, block.row);
+    const SpreadTarget<R, spread> target(formula.floor, formula.mass, call.weight);
+    R z_label = 0;
+    if constexpr (!is_dense(spread)) {
+      const int64_t at = row_offset(call, call.input_strides, block.row) + label.y * call.input_strides.classes;
+      z_label = widen(load_global(static_cast<const T*>(call.input) + at));
+    }
+    const LinearRow row = sums(block, target, label.y, z_label);
+    double loss = 0;
+    if (block.team.rank == 0) {
+      const double constant = call.constants == nullptr ? 0 : load_global(call.constants + label.y);
+      loss = loss_of(label.state, row.loss() + constant);
+      if (label.state == RowState::bad) report_bad_label(problem, block.row);
+    }
+    if constexpr (kGrad) write(block, target, label, row, z_label);
+    block.put_loss(problem, call.rows(), true, loss);
+  }
+
+ private:
+  /** Calls f for each tile of the row, with this thread's logits and, of a dense target, its elements. */
+  template <class F>
+  SURPRISAL_DEVICE void for_each_tile(RowBlock<T>& block, int64_t y, F&& f) const {
+    const Evaluation& call = problem.call;
+    const T* input = static_cast<const T*>(call.input);
+    for (int64_t begin = 0; begin < call.classes; begin += plan.slice) {
+      block.move_to(begin);
+      block.load(input, call.input_strides);
+      Held<R> z, dense = {};
+      block.read(block.shared_row(input, call.input_strides), z, -static_cast<R>(INFINITY));
+      if constexpr (is_dense(spread)) read_dense(block, dense_offset(call, block.row, y), dense);
+      sync_block();  // The tile was read; another may take its place.
+      f(z, dense);
+    }
+  }
+
+  SURPRISAL_DEVICE LinearRow sums(RowBlock<T>& block, const SpreadTarget<R, spread>& target, int64_t y,
+                                  R z_label) const {
+    RunningSums<R> running;
+    for_each_tile(block, y, [&](const Held<R>& z, const Held<R>& dense) {
+      running.add(z, [&](int j, Shifted<R> shifted, double& q_sum) {
+        const int64_t c = block.class_of(j);
+        if (spread == Spread::none || !block.has(c)) return R(0);
+        if (spread == Spread::uniform) {
+          q_sum += 1;
+          return -shifted.d;
+        }
+        const Parts<R> q = target.at(dense[j], c);
+        q_sum += static_cast<double>(q.head) + static_cast<double>(q.tail);
+        return q.head * distance(q.head, shifted.d);
+      });
+    });
+    running.finish(block.team);
+    LinearRow row = {running.row(), running.q_sum, running.dot, {0, 0, 0}};
+    if constexpr (spread == Spread::uniform) {
+      row.q_sum *= formula.floor;
+      row.dot *= formula.floor;
+    }
+    if constexpr (!is_dense(spread)) {
+      row.label = {class_weight<R>(problem.call, y) * formula.mass, static_cast<double>(z_label) - row.sums.max, 0};
+    }
+    return row;
+  }
+
+  SURPRISAL_DEVICE void write(RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowLabel& label,
+                              const LinearRow& row, R z_label) const {
+    const Evaluation& call = problem.call;
+    T* grad = static_cast<T*>(call.grad);
+    const bool counts = label.state == RowState::counts;
+    const double scale = counts ? row_scale<R>(problem, block.row) : 0;
+    const LinearGradient<R> gradient(row.sums, row.q_all(), scale);
+    const ExponentialBelow<R> exponential(static_cast<R>(row.sums.max));
+    for_each_tile(block, label.y, [&](const Held<R>& z, const Held<R>& dense) {
+      T* dz = block.shared_row(grad, call.grad_strides);
+      block.for_each([&](int j, int64_t c) {
+        const R slope = gradient.template value<spread>(exponential(z[j]), target.at(dense[j], c));
+        dz[c - block.begin] = stored<T>(counts ? slope : R(0));
+      });
+      if (!is_dense(spread) && counts && block.owns(label.y)) {
+        dz[label.y - block.begin] = own_slope(row, label.y, exponential(z_label), scale);
+      }
+      block.store(grad, call.grad_strides);
+      sync_block();
+    });
+  }
+
+  SURPRISAL_DEVICE T own_slope(const LinearRow& row, int64_t y, R e, double scale) const {
+    const double own_floor = formula.floor * (spread == Spread::weighted ? class_weight<R>(problem.call, y) : 1);
+    return stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e, scale)));
+  }
+};
+
+/** Their launches. */
+template <class T, class Formula>
+struct SoftmaxLinearJobs {
+  using R = Compute<T>;
+
+  static int64_t parts(const Evaluation& call, const DeviceLimits& limits) { return row_parts<T>(call, limits); }
+
+  static void launch(const Problem& problem, const DeviceLimits& limits, Stream stream) {
+    const Evaluation& call = problem.call;
+    const Formula formula(call.parameters, call.classes);
+    const RowPlan plan = plan_of<T>(call, limits);
+    const LaunchShape shape = shape_of(plan, call.rows());
+    with_spread(call, formula, [&](auto spread) {
+      with_bool(call.grad != nullptr, [&](auto grad) {
+        if (plan.driver == RowDriver::two_pass) {
+          using Job = SoftmaxLinearTwoPass<T, Formula, spread.value, grad.value>;
+          return surprisal::launch(Job{problem, plan, formula}, shape, stream);
+        }
+        using Job = SoftmaxLinear<T, Formula, spread.value, grad.value>;
+        surprisal::launch(Job{problem, plan, formula}, shape, stream);
+      });
+    });
+  }
+
+ private:
+  template <Spread spread>
+  using Constant = std::integral_constant<Spread, spread>;
+
+  /** Calls f with the target view's spread. */
+  template <class F>
+  static void with_spread(const Evaluation& call, const Formula& formula, F&& f) {
+    const bool weighted = call.weight != nullptr, smoothed = formula.floor != 0;
+    if (call.dense != nullptr) {
+      return weighted || smoothed ? f(Constant<Spread::mixed>{}) : f(Constant<Spread::dense>{});
+    }
+    if (!smoothed) return f(Constant<Spread::none>{});
+    return weighted ? f(Constant<Spread::weighted>{}) : f(Constant<Spread::uniform>{});
+  }
+};
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

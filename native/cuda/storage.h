@@ -1,0 +1,51 @@
+#pragma once
+
+#include "device.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+/** What a storage type is computed in. */
+template <class T>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+template <class T>
+using Compute = typename ComputeOf<T>::type;
+
+SURPRISAL_DEVICE float widen(float x) { return x; }
+SURPRISAL_DEVICE double widen(double x) { return x; }
+SURPRISAL_DEVICE float narrow(float x, float) { return x; }
+SURPRISAL_DEVICE double narrow(double x, double) { return x; }
+
+/** x as it is stored, rounded to nearest even. */
+template <class T>
+SURPRISAL_DEVICE T stored(Compute<T> x) {
+  return narrow(x, T{});
+}
+
+/** Elements of a 16-byte access. */
+template <class T>
+inline constexpr int kPack = kPackBytes / static_cast<int>(sizeof(T));
+
+/** Calls f with a value of the storage type of a floating dtype. */
+template <class F>
+SURPRISAL_DEVICE void with_storage(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::float64:
+      return f(double{});
+    case DType::float16:
+      return f(Float16{});
+    case DType::bfloat16:
+      return f(BFloat16{});
+    default:
+      return f(float{});
+  }
+}
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal

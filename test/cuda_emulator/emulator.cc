@@ -1,0 +1,238 @@
+#include "emulator.h"
+
+#include <ucontext.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace surprisal::emulator {
+namespace {
+
+/** Whoever waits goes on once the generation has changed. */
+struct Barrier {
+  int arrived = 0;
+  uint64_t generation = 0;
+};
+
+struct Warp {
+  /** A slot a lane; neighbouring shuffles take turns, so that one barrier serves each. */
+  alignas(16) std::byte slots[2][kWarp][16];
+  Barrier barrier;
+};
+
+struct Block {
+  int64_t index = 0;
+  int rank = 0;
+  std::byte* shared = nullptr;
+  std::vector<Warp> warps;
+  Barrier barrier;
+};
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kStackBytes = 512 * 1024;
+#else
+constexpr size_t kStackBytes = 128 * 1024;
+#endif
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<std::byte[]> stack;
+  int thread = 0;
+  Block* block = nullptr;
+  uint64_t shuffles = 0;
+  const Barrier* waits_for = nullptr;
+  uint64_t generation = 0;
+  bool ended = false;
+  void* fake_stack = nullptr;
+
+  bool may_run() const { return !ended && (waits_for == nullptr || waits_for->generation != generation); }
+};
+
+class Machine {
+ public:
+  Traffic traffic;
+  int64_t launched = 0;
+
+  void run(const LaunchShape& shape, const std::function<void()>& thread) {
+    ++launched;
+    check(shape);
+    shape_ = shape;
+    thread_ = &thread;
+    for (int64_t block = 0; block < shape.blocks; block += shape.cluster) run_cluster(block);
+  }
+
+  Fiber& current() { return *current_; }
+  const LaunchShape& shape() const { return shape_; }
+  Block& block(int rank) { return blocks_.at(rank); }
+
+  /** Waits until `count` threads have come. */
+  void wait(Barrier& barrier, int count) {
+    if (++barrier.arrived == count) {
+      barrier.arrived = 0;
+      ++barrier.generation;
+      return;
+    }
+    Fiber& fiber = *current_;
+    fiber.waits_for = &barrier;
+    fiber.generation = barrier.generation;
+    switch_to(fiber.context, scheduler_, &fiber.fake_stack, scheduler_stack_, scheduler_stack_size_);
+    finish_switch(fiber.fake_stack);
+    fiber.waits_for = nullptr;
+  }
+
+  void cluster_wait() { wait(cluster_barrier_, shape_.threads * shape_.cluster); }
+
+ private:
+  static void check(const LaunchShape& shape) {
+    const bool whole_warps = shape.threads > 0 && shape.threads % kWarp == 0 && shape.threads <= 1024;
+    if (!whole_warps || shape.blocks <= 0 || shape.cluster < 1 || shape.cluster > 16 ||
+        shape.blocks % shape.cluster != 0 || shape.shared_bytes < 0 || shape.shared_bytes > 227 * 1024) {
+      throw std::logic_error("emulator: no such launch: " + std::to_string(shape.blocks) + " blocks of " +
+                             std::to_string(shape.threads) + " threads in clusters of " +
+                             std::to_string(shape.cluster) + ", " + std::to_string(shape.shared_bytes) +
+                             " bytes of shared memory");
+    }
+  }
+
+  void run_cluster(int64_t first) {
+    const int threads = shape_.threads, count = threads * shape_.cluster;
+    blocks_.assign(shape_.cluster, Block{});
+    for (int rank = 0; rank < shape_.cluster; ++rank) {
+      Block& block = blocks_[rank];
+      block.index = first + rank;
+      block.rank = rank;
+      block.warps.assign(threads / kWarp, Warp{});
+      // Of exactly this size, at an address that 16 divides.
+      block.shared = static_cast<std::byte*>(std::malloc(shape_.shared_bytes));
+      if (shape_.shared_bytes > 0) std::memset(block.shared, 0xff, shape_.shared_bytes);
+    }
+    cluster_barrier_ = {};
+    while (fibers_.size() < static_cast<size_t>(count)) {
+      fibers_.push_back(std::make_unique<Fiber>());
+      fibers_.back()->stack.reset(new std::byte[kStackBytes]);
+    }
+    for (int i = 0; i < count; ++i) begin(*fibers_[i], i % threads, blocks_[i / threads]);
+    const bool ended = take_turns(count);
+    for (const Block& block : blocks_) std::free(block.shared);
+    if (!ended) throw std::logic_error("emulator: every thread that has not ended waits at a barrier");
+  }
+
+  void begin(Fiber& fiber, int thread, Block& block) {
+    fiber.thread = thread;
+    fiber.block = &block;
+    fiber.shuffles = 0;
+    fiber.waits_for = nullptr;
+    fiber.ended = false;
+    fiber.fake_stack = nullptr;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, enter, 0);
+  }
+
+  /** False where those that are left wait for ever. */
+  bool take_turns(int count) {
+    for (int left = count; left > 0;) {
+      bool moved = false;
+      for (int i = 0; i < count; ++i) {
+        Fiber& fiber = *fibers_[i];
+        if (!fiber.may_run()) continue;
+        moved = true;
+        current_ = &fiber;
+        void* fake_stack = nullptr;
+        switch_to(scheduler_, fiber.context, &fake_stack, fiber.stack.get(), kStackBytes);
+        finish_switch(fake_stack);
+        left -= fiber.ended;
+      }
+      if (!moved) return false;
+    }
+    return true;
+  }
+
+  static void enter();
+
+  void run_thread() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack_, &scheduler_stack_size_);
+#endif
+    (*thread_)();
+    Fiber& fiber = *current_;
+    fiber.ended = true;
+    switch_to(fiber.context, scheduler_, nullptr, scheduler_stack_, scheduler_stack_size_);
+  }
+
+  static void switch_to(ucontext_t& from, ucontext_t& to, [[maybe_unused]] void** fake_stack,
+                        [[maybe_unused]] const void* stack, [[maybe_unused]] size_t size) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(fake_stack, stack, size);
+#endif
+    swapcontext(&from, &to);
+  }
+  static void finish_switch([[maybe_unused]] void* fake_stack) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+#endif
+  }
+
+  LaunchShape shape_;
+  const std::function<void()>* thread_ = nullptr;
+  std::vector<Block> blocks_;
+  Barrier cluster_barrier_;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  Fiber* current_ = nullptr;
+  ucontext_t scheduler_;
+  const void* scheduler_stack_ = nullptr;
+  size_t scheduler_stack_size_ = 0;
+};
+
+Machine& machine() {
+  static thread_local Machine machine;
+  return machine;
+}
+
+void Machine::enter() { machine().run_thread(); }
+
+}  // namespace
+
+Traffic take_traffic() {
+  const Traffic traffic = machine().traffic;
+  machine().traffic = {};
+  return traffic;
+}
+void count_read(int64_t bytes) { machine().traffic.read += bytes; }
+void count_written(int64_t bytes) { machine().traffic.written += bytes; }
+int64_t launches() { return machine().launched; }
+
+void run(const LaunchShape& shape, const std::function<void()>& thread) { machine().run(shape, thread); }
+
+int thread_index() { return machine().current().thread; }
+int thread_count() { return machine().shape().threads; }
+int64_t block_index() { return machine().current().block->index; }
+int64_t block_count() { return machine().shape().blocks; }
+std::byte* dynamic_shared() { return machine().current().block->shared; }
+
+std::byte* peer_shared(std::byte* mine, int rank) { return machine().block(rank).shared + (mine - dynamic_shared()); }
+
+void sync_block() { machine().wait(machine().current().block->barrier, machine().shape().threads); }
+void sync_cluster() { machine().cluster_wait(); }
+
+void shuffle_xor(void* value, size_t size, int bits) {
+  Fiber& fiber = machine().current();
+  Warp& warp = fiber.block->warps[fiber.thread / kWarp];
+  const int lane = fiber.thread % kWarp;
+  auto& slots = warp.slots[fiber.shuffles++ % 2];
+  std::memcpy(slots[lane], value, size);
+  machine().wait(warp.barrier, kWarp);
+  std::memcpy(value, slots[lane ^ bits], size);
+}
+
+}  // namespace surprisal::emulator

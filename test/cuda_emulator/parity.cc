@@ -1,0 +1,393 @@
+// The CUDA kernels' own source, on the emulator, against the CPU backend: every registered loss at shapes that reach
+// every driver and every tail, with every layout; the bytes that kernels move; bit by bit the same wherever a row
+// stands. `npm run test:emulated` builds and runs it; an argument runs the tests whose name holds it.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../native/cuda/cuda.h"
+#include "../../native/cuda/kernels.h"
+#include "emulator.h"
+
+namespace surprisal {
+namespace {
+
+int failures = 0, checks = 0;
+std::string context;
+
+void fail(const char* format, auto... values) {
+  if (++failures > 40) return;
+  std::printf("  FAILED %s: ", context.c_str());
+  std::printf(format, values...);
+  std::printf("\n");
+}
+
+void expect(bool holds, const char* what) {
+  ++checks;
+  if (!holds) fail("%s", what);
+}
+
+int loss_named(const std::string& name) {
+  const Backend& backend = cpu_backend();
+  for (int i = 0; i < backend.loss_count; ++i) {
+    if (backend.losses[i].name == name) return i;
+  }
+  std::abort();
+}
+
+/** An array of one dtype, with as many elements before its first as `offset`, so that its address is what is asked. */
+class Array {
+ public:
+  Array() = default;
+  Array(DType dtype, int64_t count, const std::function<double(int64_t)>& value) : dtype_(dtype), count_(count) {
+    std::vector<double> numbers(count);
+    for (int64_t i = 0; i < count; ++i) numbers[i] = value(i);
+    bytes_.resize(count * size());
+    cpu_backend().convert(numbers.data(), DType::float64, bytes_.data(), dtype, count);
+  }
+
+  void* data() { return bytes_.empty() ? nullptr : bytes_.data(); }
+  size_t size() const { return kDTypeSizes[static_cast<int>(dtype_)]; }
+  std::vector<double> numbers() const {
+    std::vector<double> numbers(count_);
+    cpu_backend().convert(bytes_.data(), dtype_, numbers.data(), DType::float64, count_);
+    return numbers;
+  }
+  Array as(DType dtype) const {
+    const std::vector<double> values = numbers();
+    return Array(dtype, count_, [&](int64_t i) { return values[i]; });
+  }
+  bool empty() const { return bytes_.empty(); }
+  const std::vector<char>& bytes() const { return bytes_; }
+
+ private:
+  DType dtype_ = DType::float32;
+  int64_t count_ = 0;
+  std::vector<char> bytes_;
+};
+
+/** A call with the arrays that it reads and writes. */
+struct Case {
+  Evaluation call;
+  Array input, dense, weight, pos_weight, constants, grad_outputs, output, grad;
+  std::vector<int64_t> labels;
+
+  /** The evaluation over these very arrays. */
+  Evaluation& bind() {
+    call.input = input.data();
+    call.dense = dense.data();
+    call.weight = weight.data();
+    call.pos_weight = pos_weight.data();
+    call.constants = static_cast<const double*>(constants.data());
+    call.grad_outputs = grad_outputs.data();
+    call.output = output.data();
+    call.grad = grad.data();
+    call.indices = labels.empty() ? nullptr : labels.data();
+    call.indices_dtype = DType::int64;
+    return call;
+  }
+
+  /** The same in float64. */
+  Case wide() const {
+    Case result = *this;
+    result.call.dtype = DType::float64;
+    result.input = input.as(DType::float64);
+    if (!dense.empty()) result.dense = dense.as(DType::float64), result.call.dense_dtype = DType::float64;
+    for (Array Case::* array : {&Case::weight, &Case::pos_weight, &Case::grad_outputs, &Case::output, &Case::grad}) {
+      if (!(this->*array).empty()) result.*array = (this->*array).as(DType::float64);
+    }
+    return result;
+  }
+};
+
+const char* dtype_name(DType dtype) { return kDTypeNames[static_cast<int>(dtype)]; }
+
+/** What a result may be off by, of itself and in all. */
+struct Tolerance {
+  double relative, absolute;
+};
+
+void expect_near(const char* what, const std::vector<double>& got, const std::vector<double>& truth, Tolerance t) {
+  ++checks;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const bool both_nan = got[i] != got[i] && truth[i] != truth[i];
+    const bool near = std::fabs(got[i] - truth[i]) <= t.relative * std::fabs(truth[i]) + t.absolute;
+    if (both_nan || got[i] == truth[i] || near) continue;
+    return fail("%s[%zu]: %.9g, not %.9g: off by %.3g of itself", what, i, got[i], truth[i],
+                std::fabs(got[i] / truth[i] - 1));
+  }
+}
+
+/** Half a unit in the last place of a dtype, relative. */
+double rounding(DType dtype) {
+  return dtype == DType::float64   ? 0x1p-53
+         : dtype == DType::float32 ? 0x1p-24
+         : dtype == DType::float16 ? 0x1p-11
+                                   : 0x1p-8;
+}
+
+/** Runs a case on the emulator, and in float64 on the CPU, and compares all that comes out. */
+void compare(Case c) {
+  Case reference = c.wide();
+  double value = 0, truth = 0;
+  try {
+    value = cuda_backend().evaluate(c.bind());
+    truth = cpu_backend().evaluate(reference.bind());
+  } catch (const std::exception& error) {
+    return fail("threw: %s", error.what());
+  }
+  const bool wide = c.call.dtype == DType::float64;
+  // DESIGN 3: a loss is right to 4e-7 of itself in float32. In float64 the CPU's own errors are of this order.
+  const Tolerance loss = wide ? Tolerance{2e-14, 1e-300} : Tolerance{4e-7, 1e-37};
+  expect_near("value", {value}, {truth}, loss);
+  if (!c.output.empty()) expect_near("output", c.output.numbers(), reference.output.numbers(), loss);
+  if (!c.grad.empty()) {
+    // Computed in float, within a few units of its last place of the largest terms, and then rounded once.
+    const double own = wide ? 1e-13 : 6e-7, once = rounding(c.call.dtype);
+    // Where q is met by p, what is left is right to a unit in the last place of p: of the largest gradients', about.
+    const bool cancels = c.call.dense != nullptr || c.call.parameters[0] != 0;
+    double largest = 0;
+    for (const double g : reference.grad.numbers()) largest = std::fmax(largest, std::isfinite(g) ? std::fabs(g) : 0);
+    const double smallest = c.call.dtype == DType::float16 ? 0x1p-25 : wide ? 1e-300 : 1e-37;
+    expect_near("grad", c.grad.numbers(), reference.grad.numbers(),
+                {own + 1.01 * once, smallest + largest * (!cancels ? 0
+                                                          : wide   ? 2e-16
+                                                                   : 1.2e-7)});
+  }
+}
+
+std::mt19937_64 random_bits(20251122);
+
+double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(random_bits); }
+double normal(double scale) { return std::normal_distribution<double>(0, scale)(random_bits); }
+int64_t below(int64_t n) { return static_cast<int64_t>(random_bits() % static_cast<uint64_t>(n)); }
+
+enum class Target { label, dense, lens };
+enum class Layout { contiguous, padded_rows, classes_first };
+
+struct Options {
+  std::string loss = "cross_entropy";
+  DType dtype = DType::float32;
+  int64_t rows = 3, classes = 10;
+  Target target = Target::label;
+  std::vector<double> parameters = {0};
+  Reduction reduction = Reduction::mean;
+  Layout layout = Layout::contiguous;
+  bool grad = true, weighted = false, ignored = false, grad_outputs = false;
+  double spread = 3, offset = 0;
+  /** The label's logit is so much larger: a confident row. */
+  double confidence = 0;
+  DType dense_dtype = DType::float32;
+  bool in_place = false;
+};
+
+Case make(const Options& o) {
+  Case c;
+  c.call.loss = loss_named(o.loss);
+  c.call.dtype = o.dtype;
+  c.call.reduction = o.reduction;
+  std::copy(o.parameters.begin(), o.parameters.end(), c.call.parameters);
+  c.call.classes = o.classes;
+  c.call.outer = o.rows;
+  Strides strides = {o.classes, 0, 1};
+  if (o.layout == Layout::padded_rows) strides = {o.classes + 3, 0, 1};
+  if (o.layout == Layout::classes_first) {
+    c.call.outer = 1;
+    c.call.inner = o.rows;
+    strides = {o.classes * o.rows, 1, o.rows};
+  }
+  c.call.input_strides = c.call.grad_strides = strides;
+  const int64_t count =
+      (c.call.outer - 1) * strides.outer + (c.call.inner - 1) * strides.inner + (o.classes - 1) * strides.classes + 1;
+  const bool row_map = o.loss.find("softmax") != std::string::npos;
+  const bool elementwise = std::string(cpu_backend().losses[c.call.loss].kind) == "elementwise";
+  const int64_t units = o.loss == "jsd" ? o.rows / static_cast<int64_t>(o.parameters[0]) : o.rows;
+  std::vector<double> logits(count, 0.5);
+  for (double& z : logits) z = normal(o.spread) + o.offset;
+  if (o.target != Target::dense && !row_map) {
+    for (int64_t r = 0; r < units; ++r) c.labels.push_back(below(o.classes));
+    for (int64_t r = 0; r < o.rows && o.confidence != 0; ++r) {
+      logits[(o.layout == Layout::classes_first ? r * strides.inner : r * strides.outer) +
+             c.labels[r % units] * strides.classes] += o.confidence;
+    }
+    if (o.ignored) {
+      c.call.has_ignore_index = true;
+      c.call.ignore_index = -100;
+      for (int64_t r = 0; r < o.rows; r += 3) c.labels[r] = -100;
+    }
+  }
+  c.input = Array(o.dtype, count, [&](int64_t i) { return logits[i]; });
+  const DType compute = o.dtype == DType::float64 ? DType::float64 : DType::float32;
+  if (o.target != Target::label || o.loss.find("backward") != std::string::npos) {
+    const int64_t dense_rows = o.target == Target::lens ? o.classes : o.rows;
+    c.call.dense_dtype = o.dense_dtype;
+    c.call.dense_by_index = o.target == Target::lens;
+    c.call.dense_strides = {o.classes, 0, 1};
+    if (o.layout == Layout::classes_first && o.target != Target::lens) c.call.dense_strides = strides;
+    std::vector<double> q(dense_rows * o.classes);
+    for (double& x : q) x = elementwise ? below(2) : uniform(0, 2.0 / static_cast<double>(o.classes));
+    if (o.loss == "log_softmax_backward") {
+      for (double& x : q) x = std::log(x + 1e-9);
+    }
+    c.dense = Array(o.dense_dtype, dense_rows * o.classes, [&](int64_t i) { return q[i]; });
+    if (c.call.dense_by_index) {
+      c.constants = Array(DType::float64, o.classes, [&](int64_t) { return uniform(-1, 0); });
+    }
+  }
+  if (o.weighted) {
+    c.weight = Array(compute, o.classes, [&](int64_t) { return uniform(0.2, 2); });
+    c.call.weight_class_stride = 1;
+    if (elementwise) {
+      c.pos_weight = Array(compute, o.classes, [&](int64_t) { return uniform(0.2, 2); });
+      c.call.pos_weight_class_stride = 1;
+    }
+  }
+  const int64_t outputs = elementwise ? o.rows * o.classes : o.rows;
+  if (o.reduction == Reduction::none && !row_map) c.output = Array(compute, outputs, [](int64_t) { return 77.0; });
+  if (o.grad_outputs) c.grad_outputs = Array(compute, outputs, [](int64_t) { return normal(1); });
+  // What lies between its elements must stay.
+  if (o.grad || row_map) c.grad = Array(o.dtype, count, [](int64_t) { return 55.0; });
+  c.call.grad_output = 0.75;
+  return c;
+}
+
+std::string describe(const Options& o) {
+  char text[256];
+  std::snprintf(text, sizeof(text), "%s %s %lldx%lld target %d parameters %g.. reduction %d layout %d%s%s%s%s",
+                o.loss.c_str(), dtype_name(o.dtype), static_cast<long long>(o.rows), static_cast<long long>(o.classes),
+                static_cast<int>(o.target), o.parameters[0], static_cast<int>(o.reduction), static_cast<int>(o.layout),
+                o.grad ? " grad" : "", o.weighted ? " weighted" : "", o.ignored ? " ignored" : "",
+                o.confidence != 0 ? " confident" : "");
+  return text;
+}
+
+void compare(const Options& o) {
+  context = describe(o);
+  compare(make(o));
+}
+
+constexpr DType kFloats[] = {DType::float32, DType::float64, DType::float16, DType::bfloat16};
+
+/** A device with little shared memory and no clusters, for drivers that others take longer rows to. */
+const DeviceLimits kSmall = {12 * 1024, 1};
+const DeviceLimits kLarge = {227 * 1024, 16};
+
+/** Class counts at each edge of the lanes' and blocks' drivers, and beside multiples of 16 bytes. */
+const int64_t kClasses[] = {1,   2,   3,   10,  15,  16,  17,  31,   32,   33,   64,  65,
+                            100, 255, 256, 257, 511, 512, 513, 1000, 1021, 1024, 2049};
+
+// ------------------------------------------------------------------------------------------------------------ tests
+
+void test_linear() {
+  for (const DType dtype : kFloats) {
+    for (const int64_t classes : kClasses) {
+      for (const double smoothing : {0.0, 0.1}) {
+        compare({.dtype = dtype, .rows = 1 + below(9), .classes = classes, .parameters = {smoothing}});
+      }
+      compare({.dtype = dtype, .rows = 5, .classes = classes, .target = Target::dense});
+    }
+    for (const Layout layout : {Layout::contiguous, Layout::padded_rows, Layout::classes_first}) {
+      for (const Reduction reduction : {Reduction::none, Reduction::mean, Reduction::sum}) {
+        for (const int64_t classes : {7, 130, 700}) {
+          Options o = {.dtype = dtype, .rows = 11, .classes = classes, .reduction = reduction, .layout = layout};
+          o.grad_outputs = reduction == Reduction::none;
+          o.weighted = reduction != Reduction::sum;
+          o.ignored = true;
+          compare(o);
+          o.parameters = {0.2};
+          compare(o);
+          o.ignored = false;
+          o.target = Target::dense;
+          o.dense_dtype = classes == 7 ? dtype : DType::float32;
+          compare(o);
+          o.parameters = {0};
+          o.weighted = false;
+          compare(o);
+          o.grad = false;
+          compare(o);
+          o.target = Target::lens;
+          o.grad = true;
+          compare(o);
+        }
+      }
+    }
+  }
+}
+
+void test_confident_rows() {
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    for (const int64_t classes : {10, 1000, 5000}) {
+      for (const double confidence : {12.0, 30.0, 60.0}) {
+        Options o = {.dtype = dtype, .rows = 4, .classes = classes, .reduction = Reduction::none, .spread = 1};
+        o.confidence = confidence;
+        compare(o);
+        o.offset = dtype == DType::float32 ? 1e4 : 0;
+        compare(o);
+      }
+    }
+  }
+}
+
+/** Rows of clusters, on a device that has them; of two passes, on one that has not. */
+void test_long_rows() {
+  for (const DType dtype : kFloats) {
+    for (const double smoothing : {0.0, 0.1}) {
+      for (const Target target : {Target::label, Target::dense}) {
+        Options o = {.dtype = dtype, .rows = 3, .classes = 8193, .target = target, .parameters = {smoothing}};
+        emulator::set_limits(kLarge);
+        compare(o);
+        o.classes = 20011;
+        compare(o);
+        emulator::set_limits(kSmall);
+        compare(o);
+        o.layout = Layout::classes_first;
+        o.reduction = Reduction::none;
+        o.weighted = o.ignored = target == Target::label;
+        compare(o);
+        emulator::set_limits(kLarge);
+        compare(o);
+        o.grad = false;
+        compare(o);
+      }
+    }
+  }
+}
+
+struct Test {
+  const char* name;
+  void (*run)();
+};
+
+constexpr Test kTests[] = {
+    {"linear", test_linear},
+    {"confident rows", test_confident_rows},
+    {"long rows", test_long_rows},
+};
+
+int run(const std::string& wanted) {
+  for (const Test& test : kTests) {
+    if (std::string(test.name).find(wanted) == std::string::npos) continue;
+    emulator::set_limits(kLarge);
+    const int before = failures, checked = checks;
+    try {
+      test.run();
+    } catch (const std::exception& error) {
+      fail("threw: %s", error.what());
+    }
+    std::printf("%s %s: %d checks\n", failures == before ? "passed" : "FAILED", test.name, checks - checked);
+    std::fflush(stdout);
+  }
+  std::printf("%d checks, %d failed, %lld kernels\n", checks, failures, static_cast<long long>(emulator::launches()));
+  return failures == 0 && checks > 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace surprisal
+
+int main(int count, char** arguments) { return surprisal::run(count > 1 ? arguments[1] : ""); }
