@@ -12,14 +12,29 @@
 namespace surprisal {
 namespace {
 
+const DTypeJobs& jobs_of(DType dtype) {
+  switch (dtype) {
+    case DType::float64:
+      return float64_jobs();
+    case DType::float16:
+      return float16_jobs();
+    case DType::bfloat16:
+      return bfloat16_jobs();
+    default:
+      return float32_jobs();
+  }
+}
+
+const LossJobs& loss_jobs(const Evaluation& call) { return jobs_of(call.dtype).losses[call.loss]; }
+
 int64_t parts_of(const Evaluation& call, const DeviceLimits& limits) {
-  const int64_t parts = loss_jobs(call.loss).parts[static_cast<int>(call.dtype)](call, limits);
+  const int64_t parts = loss_jobs(call).parts(call, limits);
   return std::max(parts, call.indices != nullptr ? label_parts(call.rows()) : 0);
 }
 
 double divisor_of(const Evaluation& call) {
   if (call.reduction != Reduction::mean) return 1;
-  return call.divisor != 0 ? call.divisor : loss_jobs(call.loss).divisor(call);
+  return call.divisor != 0 ? call.divisor : loss_jobs(call).divisor(call);
 }
 
 // ------------------------------------------------------------------------------------------------ from host memory
@@ -36,7 +51,7 @@ class DeviceArrays {
  public:
   DeviceArrays(const Evaluation& host, Stream stream) : host_(host), stream_(stream), call(host) {
     const size_t compute = host.dtype == DType::float64 ? 8 : 4;
-    const bool elementwise = std::string_view(loss_jobs(host.loss).info.kind) == "elementwise";
+    const bool elementwise = std::string_view(loss_jobs(host).info.kind) == "elementwise";
     const int64_t units = elementwise ? host.rows() * host.classes : host.rows();
     const size_t outputs = static_cast<size_t>(host.reduction == Reduction::none ? units : 1);
     const auto factor = [&](int64_t row_stride, int64_t class_stride) {
@@ -69,7 +84,7 @@ class DeviceArrays {
 
  private:
   size_t label_count() const {
-    const bool grouped = std::string_view(loss_jobs(host_.loss).info.kind) == "row_group";
+    const bool grouped = std::string_view(loss_jobs(host_).info.kind) == "row_group";
     return static_cast<size_t>(grouped ? host_.rows() / static_cast<int64_t>(host_.parameters[0]) : host_.rows());
   }
   size_t dense_extent() const {
@@ -130,7 +145,8 @@ std::unique_ptr<Computation> compute(Evaluation& call) { return std::make_unique
 
 std::vector<LossInfo> loss_infos() {
   std::vector<LossInfo> infos;
-  for (int i = 0; i < loss_count(); ++i) infos.push_back(loss_jobs(i).info);
+  const DTypeJobs& jobs = float32_jobs();
+  for (int i = 0; i < jobs.loss_count; ++i) infos.push_back(jobs.losses[i].info);
   return infos;
 }
 
@@ -144,8 +160,8 @@ void enqueue(const Evaluation& call, const DeviceLimits& limits, void* workspace
   auto* outcome = static_cast<Outcome*>(workspace);
   const Problem problem = {call, divisor_of(call), outcome, reinterpret_cast<double*>(outcome + 1)};
   zero_device(outcome, sizeof(Outcome), stream);
-  if (problem.divisor == 0) launch_label_weights(problem, stream);
-  loss_jobs(call.loss).launch[static_cast<int>(call.dtype)](problem, limits, stream);
+  if (problem.divisor == 0) jobs_of(call.dtype).launch_label_weights(problem, stream);
+  loss_jobs(call).launch(problem, limits, stream);
 }
 
 void check_labels(const Evaluation& call, const Outcome& outcome) {

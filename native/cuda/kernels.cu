@@ -1,11 +1,17 @@
-// All kernels: a driver for each registered loss, over every floating dtype.
+// All kernels of one dtype: a driver for each registered loss. CMake compiles this file once for each, with
+// SURPRISAL_DTYPE as its name.
 
 #include <iterator>
 #include <utility>
 
 #include "../loss/registry.h"
+#include "elementwise.h"
+#include "gather.h"
 #include "kernels.h"
 #include "labels.h"
+#include "row_group.h"
+#include "row_map.h"
+#include "softmax_coupled.h"
 #include "softmax_linear.h"
 
 namespace surprisal {
@@ -13,16 +19,33 @@ inline namespace SURPRISAL_TARGET {
 namespace {
 
 template <Kind kind, class T, class Formula>
-struct JobsOf {
-  static constexpr void (*launch)(const Problem&, const DeviceLimits&, Stream) = nullptr;
-  static constexpr int64_t (*parts)(const Evaluation&, const DeviceLimits&) = nullptr;
-};
+struct JobsOf;
 template <class T, class Formula>
 struct JobsOf<Kind::softmax_linear, T, Formula> : SoftmaxLinearJobs<T, Formula> {};
+template <class T, class Formula>
+struct JobsOf<Kind::softmax_coupled, T, Formula> : SoftmaxCoupledJobs<T, Formula> {};
+template <class T, class Formula>
+struct JobsOf<Kind::row_group, T, Formula> : RowGroupJobs<T, Formula> {};
+template <class T, class Formula>
+struct JobsOf<Kind::elementwise, T, Formula> : ElementwiseJobs<T, Formula> {};
+template <class T, class Formula>
+struct JobsOf<Kind::gather, T, Formula> : GatherJobs<T, Formula> {};
+template <class T, class Formula>
+struct JobsOf<Kind::row_map, T, Formula> : RowMapJobs<T, Formula> {};
 
-template <int index, class T>
-using Jobs = JobsOf<Registered<index>::template Formula<double>::kind, T,
-                    typename Registered<index>::template Formula<Compute<T>>>;
+struct StorageTypes {
+  using float32 = float;
+  using float64 = double;
+  using float16 = Float16;
+  using bfloat16 = BFloat16;
+};
+using T = StorageTypes::SURPRISAL_DTYPE;
+using R = Compute<T>;
+
+template <int index>
+using Formula = typename Registered<index>::template Formula<R>;
+template <int index>
+using Jobs = JobsOf<Formula<index>::kind, T, Formula<index>>;
 
 /** As the CPU backend's, but of the weights of labels, which the host does not see. */
 template <class F>
@@ -59,13 +82,7 @@ constexpr LossInfo info() {
 
 template <int index>
 constexpr LossJobs jobs() {
-  using F = typename Registered<index>::template Formula<double>;
-  return {info<F>(),
-          {Jobs<index, float>::launch, Jobs<index, double>::launch, Jobs<index, Float16>::launch,
-           Jobs<index, BFloat16>::launch},
-          {Jobs<index, float>::parts, Jobs<index, double>::parts, Jobs<index, Float16>::parts,
-           Jobs<index, BFloat16>::parts},
-          divisor<F>};
+  return {info<Formula<index>>(), Jobs<index>::launch, Jobs<index>::parts, divisor<Formula<index>>};
 }
 
 template <int... indices>
@@ -95,22 +112,19 @@ constexpr Table make_table(std::integer_sequence<int, indices...>) {
 
 constexpr Table kTable = make_table(Places{});
 
+void launch_label_weights(const Problem& problem, Stream stream) {
+  launch(LabelWeights<R>{problem}, {label_parts(problem.call.rows()), kLabelThreads, 1, sizeof(Scratch)}, stream);
+}
+
+#define SURPRISAL_JOIN_NAMES(a, b) a##b
+#define SURPRISAL_JOIN(a, b) SURPRISAL_JOIN_NAMES(a, b)
+
 }  // namespace
 }  // namespace SURPRISAL_TARGET
 
-int loss_count() { return kLossCount; }
-
-const LossJobs& loss_jobs(int loss) { return kTable.losses[loss]; }
-
-int64_t label_parts(int64_t rows) { return (rows + kLabelsPerBlock - 1) / kLabelsPerBlock; }
-
-void launch_label_weights(const Problem& problem, Stream stream) {
-  const LaunchShape shape = {label_parts(problem.call.rows()), kLabelThreads, 1, sizeof(Scratch)};
-  if (problem.call.dtype == DType::float64) {
-    launch(LabelWeights<double>{problem}, shape, stream);
-  } else {
-    launch(LabelWeights<float>{problem}, shape, stream);
-  }
+const DTypeJobs& SURPRISAL_JOIN(SURPRISAL_DTYPE, _jobs)() {
+  static constexpr DTypeJobs jobs = {kLossCount, kTable.losses, launch_label_weights};
+  return jobs;
 }
 
 }  // namespace surprisal

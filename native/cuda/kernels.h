@@ -8,22 +8,32 @@
 
 namespace surprisal {
 
-/** What one loss needs to be run on a device. */
+/** What one loss needs to be run on a device, over one dtype. */
 struct LossJobs {
   LossInfo info;
-  /** Puts its kernels for a dtype into a stream. */
-  void (*launch[kFloatDTypeCount])(const Problem&, const DeviceLimits&, Stream);
+  /** Puts its kernels into a stream. */
+  void (*launch)(const Problem&, const DeviceLimits&, Stream);
   /** Blocks whose parts of the loss are added up. */
-  int64_t (*parts[kFloatDTypeCount])(const Evaluation&, const DeviceLimits&);
+  int64_t (*parts)(const Evaluation&, const DeviceLimits&);
   /** What `mean` divides by, as far as the host knows it; 0: Σ weight[y] over the rows that count. */
   double (*divisor)(const Evaluation&);
 };
 
-int loss_count();
-const LossJobs& loss_jobs(int loss);
+/** Everything that is compiled once for each dtype. */
+struct DTypeJobs {
+  int loss_count;
+  const LossJobs* losses;
+  /** Puts the sum of the labels' weights into a stream. */
+  void (*launch_label_weights)(const Problem&, Stream);
+};
 
-/** Puts the sum of the labels' weights into a stream. `parts` of them are needed. */
-void launch_label_weights(const Problem&, Stream);
-int64_t label_parts(int64_t rows);
+const DTypeJobs& float32_jobs();
+const DTypeJobs& float64_jobs();
+const DTypeJobs& float16_jobs();
+const DTypeJobs& bfloat16_jobs();
+
+/** Parts of the sum of the labels' weights: a function of the rows alone, so that it is the same everywhere. */
+inline constexpr int64_t kLabelsPerBlock = 4096;
+constexpr int64_t label_parts(int64_t rows) { return (rows + kLabelsPerBlock - 1) / kLabelsPerBlock; }
 
 }  // namespace surprisal

@@ -2,14 +2,13 @@
 
 // Σ weight[y] over the rows whose labels count: what a weighted mean divides by, before the logits are read.
 
+#include "kernels.h"
 #include "rows.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
 inline constexpr int kLabelThreads = 256;
-/** Labels of a block: a function of nothing, so that the sum is the same everywhere. */
-inline constexpr int64_t kLabelsPerBlock = 4096;
 
 template <class R>
 struct LabelWeights {

@@ -1,5 +1,8 @@
 #include "plan.h"
 
+#include <stdexcept>
+#include <string>
+
 #include "launch_shape.h"
 #include "scratch.h"
 
@@ -17,13 +20,17 @@ int threads_for(int64_t classes, int elements) {
 
 }  // namespace
 
-RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const DeviceLimits& limits) {
+RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const DeviceLimits& limits,
+                  const RowMemory& memory) {
   const int elements = kRegisterBytes / compute_bytes;  // of a thread
   RowPlan plan;
-  const auto fits = [&] { return plan.shared_bytes + static_cast<int64_t>(sizeof(Scratch)) <= limits.shared_bytes; };
-  const auto place = [&] {
+  const auto fits = [&] {
     plan.row_bytes = bytes_of_slice(plan.slice, element_bytes);
-    plan.shared_bytes = static_cast<int>(plan.rows * plan.row_bytes);
+    const int64_t unit = static_cast<int64_t>(sizeof(RowHead)) + memory.rows * plan.row_bytes + memory.bytes +
+                         memory.bytes_per_class * plan.slice;
+    const int64_t bytes = plan.rows * unit;
+    plan.shared_bytes = static_cast<int>(bytes);
+    return bytes + static_cast<int64_t>(sizeof(Scratch)) <= limits.shared_bytes;
   };
 
   if (classes <= kWarp * elements) {
@@ -32,7 +39,6 @@ RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const D
     plan.threads = kLanesThreads;
     plan.rows = plan.threads / plan.team;
     plan.slice = classes;
-    place();
     if (fits()) return plan;
   }
 
@@ -43,20 +49,18 @@ RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const D
     plan.threads = plan.team = threads_for(plan.slice, elements);
     plan.cluster = cluster;
     if (plan.threads > kRowThreads) continue;
-    place();
     if (fits()) return plan;
     plan.driver = RowDriver::cluster;
   }
 
   plan.driver = RowDriver::two_pass;
   plan.cluster = 1;
-  plan.threads = plan.team = kRowThreads;
-  do {
-    plan.slice = static_cast<int64_t>(plan.threads) * elements;
-    place();
+  for (plan.slice = int64_t{kRowThreads} * elements; plan.slice > 0; plan.slice /= 2) {
+    plan.threads = plan.team = threads_for(plan.slice, elements);
     if (fits()) return plan;
-    plan.threads = plan.team = plan.threads / 2;
-  } while (true);
+  }
+  throw std::length_error("a group of " + std::to_string(memory.rows) +
+                          " rows does not fit in the device's shared memory");
 }
 
 }  // namespace surprisal

@@ -43,7 +43,15 @@ struct RowPlan {
   constexpr int64_t tiles(int64_t all_rows) const { return (all_rows + rows - 1) / rows; }
 };
 
+/** What a driver keeps in shared memory of a row, or of a group of rows that it computes together. */
+struct RowMemory {
+  int rows = 1;
+  /** Beside these rows themselves. */
+  int64_t bytes = 0, bytes_per_class = 0;
+};
+
 /** How rows of so many classes travel. */
-RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const DeviceLimits& limits);
+RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const DeviceLimits& limits,
+                  const RowMemory& memory = {});
 
 }  // namespace surprisal

@@ -56,7 +56,7 @@ class RowBlock {
   bool exists;  // past the last row threads only keep their warps whole
   RowTile<T> tile;
 
-  /** Of `rows` rows in all, from which the first ones of each tile are counted. */
+  /** Of so many rows in all. */
   SURPRISAL_DEVICE RowBlock(const Evaluation& call, const RowPlan& plan, int64_t rows)
       : call(call),
         plan(plan),
@@ -71,7 +71,15 @@ class RowBlock {
         exists(team.number < count),
         tile(call, plan, shared_rows(), first, count) {}
 
-  SURPRISAL_DEVICE T* shared_rows() const { return reinterpret_cast<T*>(scratch + 1); }
+  SURPRISAL_DEVICE RowHead* heads() const { return reinterpret_cast<RowHead*>(scratch + 1); }
+  SURPRISAL_DEVICE T* shared_rows() const { return reinterpret_cast<T*>(heads() + plan.rows); }
+
+  /** Reads what belongs to the rows beside their logits; there after the block's next barrier. */
+  SURPRISAL_DEVICE void read_heads(const Problem& problem) const {
+    if (team.rank != 0) return;
+    heads()[team.number] = exists ? read_head<Compute<T>>(problem, row) : RowHead{};
+  }
+  SURPRISAL_DEVICE const RowHead& head() const { return heads()[team.number]; }
 
   /** Goes on to the classes from `c` on, as many as fit. */
   SURPRISAL_DEVICE void move_to(int64_t c) {
@@ -86,6 +94,22 @@ class RowBlock {
     sync_block();
   }
 
+  /**
+   * Calls f with this thread's logits for each tile of a row that does not fit. The tile was read by all threads then,
+   * so that something else may take its place in shared memory.
+   */
+  template <class F>
+  SURPRISAL_DEVICE void for_each_tile(const T* tensor, const Strides& strides, F&& f) {
+    for (int64_t c = 0; c < call.classes; c += plan.slice) {
+      move_to(c);
+      load(tensor, strides);
+      Held<Compute<T>> values;
+      read(shared_row(tensor, strides), values, -static_cast<Compute<T>>(INFINITY));
+      sync_block();
+      f(values);
+    }
+  }
+
   /** The rows that the threads have written into shared memory, into a tensor. */
   SURPRISAL_DEVICE void store(T* tensor, const Strides& strides) const {
     sync_block();
@@ -95,6 +119,13 @@ class RowBlock {
   /** This thread's row of a tensor in shared memory; element c − begin is class c. */
   SURPRISAL_DEVICE T* shared_row(const T* tensor, const Strides& strides) const {
     return tile.row(tensor, strides, team.number, begin);
+  }
+
+  /** Logit c of this thread's row, while it waits in shared memory: a block of a cluster may not hold it. */
+  SURPRISAL_DEVICE Compute<T> logit(const T* tensor, const Strides& strides, int64_t c) const {
+    if (!exists) return 0;
+    if (holds(c)) return widen(shared_row(tensor, strides)[c - begin]);
+    return widen(load_global(tensor + row_offset(call, strides, row) + c * strides.classes));
   }
 
   SURPRISAL_DEVICE int64_t class_of(int j) const { return begin + team.rank + static_cast<int64_t>(j) * team.size; }
@@ -130,12 +161,13 @@ class RowBlock {
    */
   SURPRISAL_DEVICE void put_loss(const Problem& problem, int64_t rows, bool leads, double loss) const {
     if (exists && leads && team.rank == 0) {
+      loss = loss_of(head().state, loss);
       put_row_loss<Compute<T>>(call, row, loss);
-      scratch->losses[team.number] = loss;
+      heads()[team.number].loss = loss;
     }
     if (call.reduction == Reduction::none || (plan.cluster > 1 && !leads)) return;
     sync_block();
-    double sum[1] = {thread_index() < count ? scratch->losses[thread_index()] : 0};
+    double sum[1] = {thread_index() < count ? heads()[thread_index()].loss : 0};
     if (count > 1) {
       Team(thread_count(), 1, scratch).sum(sum);
       sync_block();
@@ -164,6 +196,14 @@ SURPRISAL_DEVICE void read_dense(const RowBlock<T>& block, int64_t offset, Held<
 SURPRISAL_DEVICE int64_t dense_offset(const Evaluation& call, int64_t row, int64_t y) {
   return call.dense_by_index ? y * call.dense_strides.outer : row_offset(call, call.dense_strides, row);
 }
+
+/** What a driver without terms of its own gives for an element. */
+struct NoTerms {
+  template <class R>
+  SURPRISAL_DEVICE Terms<R, 0> operator()(int, Shifted<R>) const {
+    return {};
+  }
+};
 
 /** Sums of a row, and of n more terms that a driver asked for. */
 template <int n>

@@ -37,8 +37,6 @@ SURPRISAL_DEVICE int64_t read_index(const Evaluation& call, int64_t row) {
   }
 }
 
-enum class RowState : uint8_t { counts, ignored, bad };
-
 /** A row's label, 0 where it has none that it counts by. */
 struct RowLabel {
   RowState state = RowState::counts;
@@ -75,6 +73,15 @@ SURPRISAL_DEVICE double row_scale(const Problem& problem, int64_t row) {
   const double scale = problem.call.grad_output / denominator(problem);
   const auto* each = static_cast<const R*>(problem.call.grad_outputs);
   return each == nullptr ? scale : scale * static_cast<double>(load_global(each + row));
+}
+
+/** What belongs to a row; tells of a label that is out of range. */
+template <class R>
+SURPRISAL_DEVICE RowHead read_head(const Problem& problem, int64_t row) {
+  const RowLabel label = read_label(problem.call, row);
+  if (label.state == RowState::bad) report_bad_label(problem, row);
+  return {label.y, class_weight<R>(problem.call, label.y),
+          problem.call.grad != nullptr ? row_scale<R>(problem, row) : 0, 0, label.state};
 }
 
 /** Puts a row's loss where reduction 'none' wants it. */

@@ -56,26 +56,23 @@ struct SoftmaxLinear {
     const int64_t rows = call.rows();
     RowBlock<T> block(call, plan, rows);
     const T* input = static_cast<const T*>(call.input);
-    const RowLabel label = block.exists ? read_label(call, block.row) : RowLabel{};
+    block.read_heads(problem);
     block.load(input, call.input_strides);
+    const RowHead& head = block.head();
 
     Held<R> z, e, dense = {};
     const T* z_row = block.shared_row(input, call.input_strides);
     block.read(z_row, z, -static_cast<R>(INFINITY));
-    if constexpr (is_dense(spread)) read_dense(block, dense_offset(call, block.row, label.y), dense);
-    const bool holds_label = !is_dense(spread) && block.holds(label.y);
-    const R z_label = holds_label ? widen(z_row[label.y - block.begin]) : R(0);
+    if constexpr (is_dense(spread)) read_dense(block, dense_offset(call, block.row, head.y), dense);
+    const bool holds_label = !is_dense(spread) && block.holds(head.y);
+    const R z_label = holds_label ? widen(z_row[head.y - block.begin]) : R(0);
 
     const SpreadTarget<R, spread> target(formula.floor, formula.mass, call.weight);
-    const LinearRow row = sums(block, target, label.y, z, e, dense, z_label);
+    const LinearRow row = sums(block, target, head, z, e, dense, z_label);
     // One block of a row's has its label, and it knows the loss.
     const bool leads = is_dense(spread) ? block.team.block == 0 : holds_label;
-    double loss = 0;
-    if (block.exists && leads && block.team.rank == 0) {
-      loss = loss_of(label.state, row.loss() + constant(label.y));
-      if (label.state == RowState::bad) report_bad_label(problem, block.row);
-    }
-    if constexpr (kGrad) write(block, target, label, row, e, dense, z_label);
+    const double loss = block.exists && leads && block.team.rank == 0 ? row.loss() + constant(head.y) : 0;
+    if constexpr (kGrad) write(block, target, head, row, e, dense, z_label);
     block.put_loss(problem, rows, leads, loss);
     if (plan.cluster > 1) sync_cluster();  // Others may still read this block's shared memory.
   }
@@ -85,7 +82,7 @@ struct SoftmaxLinear {
     return problem.call.constants == nullptr ? 0 : load_global(problem.call.constants + y);
   }
 
-  SURPRISAL_DEVICE LinearRow sums(RowBlock<T>& block, const SpreadTarget<R, spread>& target, int64_t y,
+  SURPRISAL_DEVICE LinearRow sums(RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowHead& head,
                                   const Held<R>& z, Held<R>& e, const Held<R>& dense, R z_label) const {
     // The heads of q are summed in double: all of a gradient may depend on what they add up to.
     constexpr int kTerms = spread == Spread::none ? 0 : spread == Spread::uniform || spread == Spread::dense ? 1 : 2;
@@ -116,28 +113,27 @@ struct SoftmaxLinear {
       row.dot = pass.terms[0];
     }
     if constexpr (!is_dense(spread)) {
-      row.label = {class_weight<R>(problem.call, y) * formula.mass, static_cast<double>(z_label) - row.sums.max, 0};
+      row.label = {head.weight * formula.mass, static_cast<double>(z_label) - row.sums.max, 0};
     }
     return row;
   }
 
-  SURPRISAL_DEVICE void write(const RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowLabel& label,
+  SURPRISAL_DEVICE void write(const RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowHead& head,
                               const LinearRow& row, const Held<R>& e, const Held<R>& dense, R z_label) const {
     const Evaluation& call = problem.call;
     T* grad = static_cast<T*>(call.grad);
     T* dz = block.shared_row(grad, call.grad_strides);
-    const bool counts = label.state == RowState::counts;
-    const double scale = block.exists && counts ? row_scale<R>(problem, block.row) : 0;
-    const LinearGradient<R> gradient(row.sums, row.q_all(), scale);
+    const bool counts = head.state == RowState::counts;
+    const LinearGradient<R> gradient(row.sums, row.q_all(), head.scale);
     sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
     block.for_each([&](int j, int64_t c) {
       const R slope = gradient.template value<spread>(e[j], target.at(dense[j], c));
       dz[c - block.begin] = stored<T>(counts ? slope : R(0));
     });
-    if (!is_dense(spread) && counts && block.owns(label.y)) {
+    if (!is_dense(spread) && counts && block.owns(head.y)) {
       const R e_label = ExponentialBelow<R>(static_cast<R>(row.sums.max))(z_label);
-      const double own_floor = formula.floor * (spread == Spread::weighted ? class_weight<R>(call, label.y) : 1);
-      dz[label.y - block.begin] = stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e_label, scale)));
+      const double own_floor = formula.floor * (spread == Spread::weighted ? head.weight : 1);
+      dz[head.y - block.begin] = stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e_label, head.scale)));
     }
     block.store(grad, call.grad_strides);
   }
@@ -159,21 +155,21 @@ struct SoftmaxLinearTwoPass {
   SURPRISAL_DEVICE void operator()() const {
     const Evaluation& call = problem.call;
     RowBlock<T> block(call, plan, call.rows());
-    const RowLabel label = read_label(call, block.row);
+    block.read_heads(problem);
+    sync_block();
+    const RowHead& head = block.head();
     const SpreadTarget<R, spread> target(formula.floor, formula.mass, call.weight);
     R z_label = 0;
     if constexpr (!is_dense(spread)) {
-      const int64_t at = row_offset(call, call.input_strides, block.row) + label.y * call.input_strides.classes;
+      const int64_t at = row_offset(call, call.input_strides, block.row) + head.y * call.input_strides.classes;
       z_label = widen(load_global(static_cast<const T*>(call.input) + at));
     }
-    const LinearRow row = sums(block, target, label.y, z_label);
+    const LinearRow row = sums(block, target, head, z_label);
     double loss = 0;
     if (block.team.rank == 0) {
-      const double constant = call.constants == nullptr ? 0 : load_global(call.constants + label.y);
-      loss = loss_of(label.state, row.loss() + constant);
-      if (label.state == RowState::bad) report_bad_label(problem, block.row);
+      loss = row.loss() + (call.constants == nullptr ? 0 : load_global(call.constants + head.y));
     }
-    if constexpr (kGrad) write(block, target, label, row, z_label);
+    if constexpr (kGrad) write(block, target, head, row, z_label);
     block.put_loss(problem, call.rows(), true, loss);
   }
 
@@ -182,22 +178,17 @@ struct SoftmaxLinearTwoPass {
   template <class F>
   SURPRISAL_DEVICE void for_each_tile(RowBlock<T>& block, int64_t y, F&& f) const {
     const Evaluation& call = problem.call;
-    const T* input = static_cast<const T*>(call.input);
-    for (int64_t begin = 0; begin < call.classes; begin += plan.slice) {
-      block.move_to(begin);
-      block.load(input, call.input_strides);
-      Held<R> z, dense = {};
-      block.read(block.shared_row(input, call.input_strides), z, -static_cast<R>(INFINITY));
+    block.for_each_tile(static_cast<const T*>(call.input), call.input_strides, [&](const Held<R>& z) {
+      Held<R> dense = {};
       if constexpr (is_dense(spread)) read_dense(block, dense_offset(call, block.row, y), dense);
-      sync_block();  // The tile was read; another may take its place.
       f(z, dense);
-    }
+    });
   }
 
-  SURPRISAL_DEVICE LinearRow sums(RowBlock<T>& block, const SpreadTarget<R, spread>& target, int64_t y,
+  SURPRISAL_DEVICE LinearRow sums(RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowHead& head,
                                   R z_label) const {
     RunningSums<R> running;
-    for_each_tile(block, y, [&](const Held<R>& z, const Held<R>& dense) {
+    for_each_tile(block, head.y, [&](const Held<R>& z, const Held<R>& dense) {
       running.add(z, [&](int j, Shifted<R> shifted, double& q_sum) {
         const int64_t c = block.class_of(j);
         if (spread == Spread::none || !block.has(c)) return R(0);
@@ -217,36 +208,35 @@ struct SoftmaxLinearTwoPass {
       row.dot *= formula.floor;
     }
     if constexpr (!is_dense(spread)) {
-      row.label = {class_weight<R>(problem.call, y) * formula.mass, static_cast<double>(z_label) - row.sums.max, 0};
+      row.label = {head.weight * formula.mass, static_cast<double>(z_label) - row.sums.max, 0};
     }
     return row;
   }
 
-  SURPRISAL_DEVICE void write(RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowLabel& label,
+  SURPRISAL_DEVICE void write(RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowHead& head,
                               const LinearRow& row, R z_label) const {
     const Evaluation& call = problem.call;
     T* grad = static_cast<T*>(call.grad);
-    const bool counts = label.state == RowState::counts;
-    const double scale = counts ? row_scale<R>(problem, block.row) : 0;
-    const LinearGradient<R> gradient(row.sums, row.q_all(), scale);
+    const bool counts = head.state == RowState::counts;
+    const LinearGradient<R> gradient(row.sums, row.q_all(), head.scale);
     const ExponentialBelow<R> exponential(static_cast<R>(row.sums.max));
-    for_each_tile(block, label.y, [&](const Held<R>& z, const Held<R>& dense) {
+    for_each_tile(block, head.y, [&](const Held<R>& z, const Held<R>& dense) {
       T* dz = block.shared_row(grad, call.grad_strides);
       block.for_each([&](int j, int64_t c) {
         const R slope = gradient.template value<spread>(exponential(z[j]), target.at(dense[j], c));
         dz[c - block.begin] = stored<T>(counts ? slope : R(0));
       });
-      if (!is_dense(spread) && counts && block.owns(label.y)) {
-        dz[label.y - block.begin] = own_slope(row, label.y, exponential(z_label), scale);
+      if (!is_dense(spread) && counts && block.owns(head.y)) {
+        dz[head.y - block.begin] = own_slope(row, head, exponential(z_label));
       }
       block.store(grad, call.grad_strides);
       sync_block();
     });
   }
 
-  SURPRISAL_DEVICE T own_slope(const LinearRow& row, int64_t y, R e, double scale) const {
-    const double own_floor = formula.floor * (spread == Spread::weighted ? class_weight<R>(problem.call, y) : 1);
-    return stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e, scale)));
+  SURPRISAL_DEVICE T own_slope(const LinearRow& row, const RowHead& head, R e) const {
+    const double own_floor = formula.floor * (spread == Spread::weighted ? head.weight : 1);
+    return stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e, head.scale)));
   }
 };
 

@@ -5,8 +5,8 @@
 #include <cstddef>
 
 #define SURPRISAL_DEVICE inline __attribute__((always_inline))
-#define SURPRISAL_UNROLL _Pragma("GCC unroll 32")
-#define SURPRISAL_NO_UNROLL _Pragma("GCC unroll 1")
+#define SURPRISAL_UNROLL
+#define SURPRISAL_NO_UNROLL
 
 #include "emulator.h"
 

@@ -144,12 +144,15 @@ void compare(Case c) {
   }
   const bool wide = c.call.dtype == DType::float64;
   // DESIGN 3: a loss is right to 4e-7 of itself in float32. In float64 the CPU's own errors are of this order.
-  const Tolerance loss = wide ? Tolerance{2e-14, 1e-300} : Tolerance{4e-7, 1e-37};
+  // The asymmetric ones take powers of differences of probabilities, which may be as small as these are wrong.
+  const bool powers = std::string(cpu_backend().losses[c.call.loss].name).find("asymmetric") == 0;
+  const Tolerance loss =
+      wide ? Tolerance{powers ? 1e-11 : 2e-14, 1e-300} : Tolerance{powers ? 3e-6 : 4e-7, powers ? 1e-12 : 1e-37};
   expect_near("value", {value}, {truth}, loss);
   if (!c.output.empty()) expect_near("output", c.output.numbers(), reference.output.numbers(), loss);
   if (!c.grad.empty()) {
     // Computed in float, within a few units of its last place of the largest terms, and then rounded once.
-    const double own = wide ? 1e-13 : 6e-7, once = rounding(c.call.dtype);
+    const double own = wide ? (powers ? 1e-11 : 1e-13) : powers ? 3e-6 : 6e-7, once = rounding(c.call.dtype);
     // Where q is met by p, what is left is right to a unit in the last place of p: of the largest gradients', about.
     const bool cancels = c.call.dense != nullptr || c.call.parameters[0] != 0;
     double largest = 0;
@@ -359,15 +362,249 @@ void test_long_rows() {
   }
 }
 
+void test_coupled() {
+  for (const DType dtype : kFloats) {
+    for (const int64_t classes : {int64_t{2}, int64_t{10}, int64_t{513}, int64_t{2049}, int64_t{20011}}) {
+      for (const DeviceLimits& limits : {kLarge, kSmall}) {
+        emulator::set_limits(limits);
+        Options o = {.loss = "asymmetric_loss_single_label", .dtype = dtype, .rows = 3, .classes = classes};
+        o.parameters = {1, 4, 0.1};
+        compare(o);
+        o.layout = Layout::classes_first;
+        o.reduction = Reduction::none;
+        o.grad_outputs = true;
+        o.parameters = {2, 1.5, 0.1};
+        if (classes < 10000) compare(o);
+      }
+    }
+  }
+}
+
+void test_row_maps() {
+  for (const DType dtype : kFloats) {
+    for (const int64_t classes : {int64_t{1}, int64_t{10}, int64_t{257}, int64_t{2049}, int64_t{20011}}) {
+      for (const DeviceLimits& limits : {kLarge, kSmall}) {
+        emulator::set_limits(limits);
+        for (const char* loss : {"softmax", "log_softmax", "softmax_backward", "log_softmax_backward"}) {
+          Options o = {.loss = loss, .dtype = dtype, .rows = 5, .classes = classes, .reduction = Reduction::none};
+          o.dense_dtype = dtype == DType::float64 ? dtype : DType::float32;
+          compare(o);
+          o.layout = Layout::padded_rows;
+          if (classes < 10000) compare(o);
+        }
+      }
+    }
+  }
+}
+
+void test_row_groups() {
+  for (const DType dtype : kFloats) {
+    for (const int64_t classes : {int64_t{2}, int64_t{10}, int64_t{100}, int64_t{1000}, int64_t{9001}}) {
+      for (const double splits : {2.0, 3.0, 5.0}) {
+        for (const DeviceLimits& limits : {kLarge, kSmall}) {
+          if (classes == 9001 && splits == 5) continue;
+          emulator::set_limits(limits);
+          Options o = {.loss = "jsd", .dtype = dtype, .rows = 4 * static_cast<int64_t>(splits), .classes = classes};
+          o.parameters = {splits, 12, 0.1};
+          compare(o);
+          o.parameters[2] = 0;
+          o.layout = classes < 1000 ? Layout::classes_first : Layout::padded_rows;
+          o.grad = classes != 100;
+          compare(o);
+        }
+      }
+    }
+  }
+}
+
+void test_elementwise() {
+  for (const DType dtype : kFloats) {
+    for (const char* loss : {"binary_cross_entropy", "asymmetric_loss_multi_label", "kl_div"}) {
+      for (const int64_t classes : {1, 3, 10, 64, 1021}) {
+        for (const Layout layout : {Layout::contiguous, Layout::padded_rows, Layout::classes_first}) {
+          const bool bce = loss[0] == 'b';
+          Options o = {.loss = loss, .dtype = dtype, .rows = 9, .classes = classes};
+          o.layout = layout;
+          o.parameters = bce              ? std::vector<double>{0.1, NAN}
+                         : loss[0] == 'a' ? std::vector<double>{4, 1, 0.05, 1e-8, 0}
+                                          : std::vector<double>{0};
+          if (bce) compare(o);
+          o.target = Target::dense;
+          o.weighted = bce;
+          compare(o);
+          o.reduction = Reduction::none;
+          o.grad_outputs = true;
+          o.dense_dtype = dtype;
+          compare(o);
+        }
+      }
+    }
+  }
+}
+
+void test_gather() {
+  for (const DType dtype : kFloats) {
+    for (const int64_t classes : {1, 10, 1021, 40000}) {
+      for (const Layout layout : {Layout::contiguous, Layout::padded_rows, Layout::classes_first}) {
+        Options o = {.loss = "nll", .dtype = dtype, .rows = classes > 2000 ? 3 : 300, .classes = classes};
+        o.layout = layout;
+        o.weighted = o.ignored = true;
+        compare(o);
+        o.reduction = Reduction::none;
+        o.grad_outputs = true;
+        compare(o);
+      }
+    }
+  }
+}
+
+/** The bytes that a call on arrays of the device's moves, over its floor: the logits in, and the gradient out. */
+void expect_floor(const Options& o, double passes) {
+  context = describe(o);
+  Case c = make(o);
+  Evaluation& call = c.bind();
+  std::vector<char> workspace(workspace_bytes(call, kLarge));
+  emulator::take_traffic();
+  enqueue(call, kLarge, workspace.data(), nullptr);
+  const emulator::Traffic traffic = emulator::take_traffic();
+  const double floor = passes * static_cast<double>(o.rows * o.classes) * static_cast<double>(c.input.size());
+  const double moved = static_cast<double>(traffic.read + traffic.written);
+  ++checks;
+  if (moved < floor || moved > 1.02 * floor) fail("moved %.0f bytes, %.4f of the floor", moved, moved / floor);
+}
+
+/** One read, and one write of the gradient, within 2%: labels, losses and parts of sums are what comes to it. */
+void test_traffic() {
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    for (const int64_t classes : {int64_t{1000}, int64_t{1021}, int64_t{4096}, int64_t{20011}, int64_t{128256}}) {
+      for (const bool grad : {false, true}) {
+        Options o = {.dtype = dtype, .rows = classes > 10000 ? 2 : 24, .classes = classes, .grad = grad};
+        expect_floor(o, 1 + grad);
+        o.parameters = {0.1};
+        expect_floor(o, 1 + grad);
+        o.loss = "asymmetric_loss_single_label";
+        o.parameters = {1, 4, 0.1};
+        if (classes < 100000) expect_floor(o, 1 + grad);
+        o.loss = "jsd";
+        o.rows = 12;
+        o.parameters = {3, 12, 0.1};
+        if (classes < 100000) expect_floor(o, 1 + grad);
+      }
+      Options o = {.loss = "softmax", .dtype = dtype, .rows = 8, .classes = classes, .reduction = Reduction::none};
+      if (classes < 100000) expect_floor(o, 2);
+      // A dense target of the logits' dtype is as much again; a soft target is read once, too.
+      o = {.dtype = dtype, .rows = 4, .classes = classes, .target = Target::dense, .dense_dtype = dtype};
+      if (classes < 100000) expect_floor(o, 3);
+      o.loss = "binary_cross_entropy";
+      o.parameters = {0, NAN};
+      if (classes < 100000) expect_floor(o, 3);
+    }
+  }
+}
+
+/** A row's loss and gradient are the same bits wherever it stands, at whatever address, beside whatever rows. */
+void test_batch_invariance() {
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    for (const int64_t classes : {int64_t{7}, int64_t{333}, int64_t{1021}, int64_t{20011}}) {
+      for (const char* loss : {"cross_entropy", "asymmetric_loss_single_label"}) {
+        Options o = {.loss = loss, .dtype = dtype, .rows = 1, .classes = classes, .reduction = Reduction::none};
+        o.parameters = loss[0] == 'c' ? std::vector<double>{0.1} : std::vector<double>{1, 4, 0.1};
+        context = describe(o);
+        Case alone = make(o);
+        const size_t bytes = static_cast<size_t>(classes) * alone.input.size();
+        cuda_backend().evaluate(alone.bind());
+        o.rows = 6;
+        for (int64_t place = 0; place < o.rows; ++place) {
+          Case batch = make(o);
+          std::memcpy(static_cast<char*>(batch.input.data()) + place * bytes, alone.input.data(), bytes);
+          batch.labels[place] = alone.labels[0];
+          cuda_backend().evaluate(batch.bind());
+          expect(std::memcmp(static_cast<char*>(batch.grad.data()) + place * bytes, alone.grad.data(), bytes) == 0,
+                 "the gradient depends on the row's place");
+          expect(std::memcmp(static_cast<char*>(batch.output.data()) + place * sizeof(float), alone.output.data(),
+                             sizeof(float)) == 0,
+                 "the loss depends on the row's place");
+        }
+      }
+    }
+  }
+}
+
+/** A label out of range: that row's loss is NaN and its gradient 0, the other rows' stay, and the call says which. */
+void test_bad_labels() {
+  for (const int64_t classes : {int64_t{10}, int64_t{1021}, int64_t{20011}}) {
+    for (const char* loss : {"cross_entropy", "asymmetric_loss_single_label", "jsd", "nll"}) {
+      for (const DeviceLimits& limits : {kLarge, kSmall}) {
+        Options o = {.loss = loss, .rows = 6, .classes = classes, .reduction = Reduction::none};
+        o.parameters = loss[0] == 'j' ? std::vector<double>{2, 12, 0.1} : std::vector<double>{1, 4, 0.1};
+        if (loss[0] == 'j') o.reduction = Reduction::mean;
+        if (loss[0] == 'c') o.parameters = {0};
+        context = describe(o);
+        Case c = make(o);
+        c.labels[2] = classes;
+        c.labels[1] = -1;
+        Evaluation& call = c.bind();
+        emulator::set_limits(limits);
+        std::vector<char> workspace(workspace_bytes(call, limits));
+        enqueue(call, limits, workspace.data(), nullptr);
+        const auto* outcome = reinterpret_cast<const Outcome*>(workspace.data());
+        expect(~outcome->bad_label == 1, "the first bad row was not told");
+        try {
+          check_labels(call, *outcome);
+          expect(false, "nothing was thrown");
+        } catch (const CodedError& error) {
+          expect(std::string(error.what()).find("row 1 is -1") != std::string::npos, error.what());
+        }
+        const std::vector<double> grad = c.grad.numbers();
+        for (int64_t row = 0; row < o.rows; ++row) {
+          const bool bad = loss[0] == 'j' ? row % 3 != 0 : row == 1 || row == 2;
+          bool zero = true;
+          for (int64_t k = 0; k < classes; ++k) zero = zero && grad[row * classes + k] == 0;
+          expect(zero == bad, bad ? "the gradient of a bad row is not 0" : "the gradient of a good row is 0");
+          if (o.reduction != Reduction::none) continue;
+          const double own = c.output.numbers()[row];
+          expect((own != own) == bad, bad ? "the loss of a bad row is a number" : "the loss of a good row is NaN");
+        }
+        if (o.reduction != Reduction::none) expect(outcome->value != outcome->value, "the loss is a number");
+      }
+    }
+  }
+}
+
+/** Masked classes, NaN, infinities and equal maxima. */
+void test_special_values() {
+  for (const int64_t classes : {int64_t{9}, int64_t{700}, int64_t{20011}}) {
+    for (const DeviceLimits& limits : {kLarge, kSmall}) {
+      emulator::set_limits(limits);
+      Options o = {.rows = 7, .classes = classes, .reduction = Reduction::none};
+      context = describe(o) + " special";
+      Case c = make(o);
+      auto* z = static_cast<float*>(c.input.data());
+      for (int64_t k = 0; k < classes; ++k) {
+        if (k != c.labels[0] && k % 2 == 0) z[k] = -INFINITY;
+        z[2 * classes + k] = -INFINITY;
+        z[3 * classes + k] = 1;
+        z[4 * classes + k] = k % 3 == 0 ? 88 : -1e30f;
+      }
+      z[1 * classes + classes / 2] = NAN;
+      z[5 * classes + classes - 1] = INFINITY;
+      compare(c);
+    }
+  }
+}
+
 struct Test {
   const char* name;
   void (*run)();
 };
 
 constexpr Test kTests[] = {
-    {"linear", test_linear},
-    {"confident rows", test_confident_rows},
-    {"long rows", test_long_rows},
+    {"linear", test_linear},           {"confident rows", test_confident_rows},
+    {"long rows", test_long_rows},     {"coupled", test_coupled},
+    {"row maps", test_row_maps},       {"row groups", test_row_groups},
+    {"elementwise", test_elementwise}, {"gather", test_gather},
+    {"traffic", test_traffic},         {"batch invariance", test_batch_invariance},
+    {"bad labels", test_bad_labels},   {"special values", test_special_values},
 };
 
 int run(const std::string& wanted) {

@@ -1,0 +1,196 @@
+#pragma once
+
+// Drivers of losses that are a function of log softmax class by class, with one label a row: by their slopes
+// g = ∂L/∂log p. Where a row fits on the chip it is read once.
+
+#include "launches.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+/** A row's sums over the classes that are not its label, and the label's own. */
+struct CoupledSums {
+  double loss, slope, label_loss, label_slope;
+};
+
+/** The formula over one row, whose sums are known. */
+template <class R, class Formula>
+class CoupledRow {
+ public:
+  SURPRISAL_DEVICE CoupledRow(const Formula& formula, const RowSums& row)
+      : formula_(formula),
+        row_(row),
+        inverse_(static_cast<R>(row.inverse())),
+        log_sum_(static_cast<R>(row.log_sum())),
+        max_(static_cast<R>(row.max)) {}
+
+  /** Loss and slope of a class that is not the label. */
+  SURPRISAL_DEVICE Terms<R, 2> other(R z, R e) const {
+    Terms<R, 2> terms;
+    formula_.other(e * inverse_, (z - max_) - log_sum_, terms.term[0], terms.term[1]);
+    return terms;
+  }
+
+  /** Of the label, whose logit this is. */
+  SURPRISAL_DEVICE void label(R z, CoupledSums& sums) const {
+    const double e = exponential(z);
+    const double log_p = (static_cast<double>(z) - row_.max) - row_.log_sum();
+    formula_.label(e * row_.inverse(), row_.complement(e), log_p, sums.label_loss, sums.label_slope);
+  }
+
+  SURPRISAL_DEVICE R exponential(R z) const { return ExponentialBelow<R>(max_)(z); }
+
+ private:
+  const Formula& formula_;
+  const RowSums& row_;
+  R inverse_, log_sum_, max_;
+};
+
+/** Adds up what the threads of a row have; one of them has the label's part. */
+SURPRISAL_DEVICE void finish_sums(Team& team, CoupledSums& sums) {
+  double terms[4] = {sums.loss, sums.slope, sums.label_loss, sums.label_slope};
+  team.sum(terms);
+  sums = {terms[0], terms[1], terms[2], terms[3]};
+}
+
+template <class T, class Formula, bool kGrad>
+struct SoftmaxCoupled {
+  using R = Compute<T>;
+  static constexpr int most_threads = kRowThreads;
+
+  Problem problem;
+  RowPlan plan;
+  Formula formula;
+
+  SURPRISAL_DEVICE void operator()() const {
+    const Evaluation& call = problem.call;
+    RowBlock<T> block(call, plan, call.rows());
+    const T* input = static_cast<const T*>(call.input);
+    block.read_heads(problem);
+    block.load(input, call.input_strides);
+    const RowHead& head = block.head();
+
+    Held<R> z, e;
+    block.read(block.shared_row(input, call.input_strides), z, -static_cast<R>(INFINITY));
+    const bool leads = block.team.block == 0;
+    // Its thread and the first one ask for it.
+    const bool asks = block.owns(head.y) || (leads && block.team.rank == 0);
+    const R z_label = asks ? block.logit(input, call.input_strides, head.y) : R(0);
+    const RowSums row = softmax_pass<0, R>(block.team, z, e, NoTerms{}).row;
+    const CoupledRow<R, Formula> coupled(formula, row);
+    CoupledSums sums = {};
+    if (leads && block.team.rank == 0) coupled.label(z_label, sums);
+    Held<R> slopes;
+    const auto others = sum_in_pairs<kElements<R>>(0, [&](int j) {
+      const int64_t c = block.class_of(j);
+      Terms<R, 2> terms;
+      if (block.has(c) && c != head.y) terms = coupled.other(z[j], e[j]);
+      slopes[j] = terms.term[1];
+      return terms;
+    });
+    sums.loss = static_cast<double>(others.term[0]);
+    sums.slope = static_cast<double>(others.term[1]);
+    finish_sums(block.team, sums);
+
+    if constexpr (kGrad) {
+      T* grad = static_cast<T*>(call.grad);
+      T* dz = block.shared_row(grad, call.grad_strides);
+      const bool counts = head.state == RowState::counts;
+      const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
+      sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
+      block.for_each(
+          [&](int j, int64_t c) { dz[c - block.begin] = stored<T>(counts ? gradient.value(slopes[j], e[j]) : R(0)); });
+      if (counts && block.owns(head.y)) {
+        const double own =
+            CoupledGradient<R>::label(row, sums.label_slope, sums.slope, coupled.exponential(z_label), head.scale);
+        dz[head.y - block.begin] = stored<T>(static_cast<R>(own));
+      }
+      block.store(grad, call.grad_strides);
+    }
+    block.put_loss(problem, call.rows(), leads, sums.loss + sums.label_loss);
+    if (plan.cluster > 1) sync_cluster();  // Others may still read this block's shared memory.
+  }
+};
+
+/** The same of a row that does not fit: a pass for its sums, one for its slopes' and one for the gradient. */
+template <class T, class Formula, bool kGrad>
+struct SoftmaxCoupledPasses {
+  using R = Compute<T>;
+  static constexpr int most_threads = kRowThreads;
+
+  Problem problem;
+  RowPlan plan;
+  Formula formula;
+
+  SURPRISAL_DEVICE void operator()() const {
+    const Evaluation& call = problem.call;
+    RowBlock<T> block(call, plan, call.rows());
+    const T* input = static_cast<const T*>(call.input);
+    block.read_heads(problem);
+    sync_block();
+    const RowHead& head = block.head();
+    const int64_t at = row_offset(call, call.input_strides, block.row) + head.y * call.input_strides.classes;
+    const R z_label = widen(load_global(input + at));
+
+    RunningSums<R> running;
+    block.for_each_tile(input, call.input_strides,
+                        [&](const Held<R>& z) { running.add(z, [](int, Shifted<R>, double&) { return R(0); }); });
+    running.finish(block.team);
+    const RowSums row = running.row();
+    const CoupledRow<R, Formula> coupled(formula, row);
+    CoupledSums sums = {};
+    if (block.team.rank == 0) coupled.label(z_label, sums);
+    block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
+      const auto others = sum_in_pairs<kElements<R>>(0, [&](int j) {
+        const int64_t c = block.class_of(j);
+        return block.has(c) && c != head.y ? coupled.other(z[j], coupled.exponential(z[j])) : Terms<R, 2>{};
+      });
+      sums.loss += static_cast<double>(others.term[0]);
+      sums.slope += static_cast<double>(others.term[1]);
+    });
+    finish_sums(block.team, sums);
+
+    if constexpr (kGrad) {
+      T* grad = static_cast<T*>(call.grad);
+      const bool counts = head.state == RowState::counts;
+      const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
+      block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
+        T* dz = block.shared_row(grad, call.grad_strides);
+        block.for_each([&](int j, int64_t c) {
+          const R e = coupled.exponential(z[j]);
+          dz[c - block.begin] = stored<T>(counts ? gradient.value(coupled.other(z[j], e).term[1], e) : R(0));
+        });
+        if (counts && block.owns(head.y)) {
+          const double own =
+              CoupledGradient<R>::label(row, sums.label_slope, sums.slope, coupled.exponential(z_label), head.scale);
+          dz[head.y - block.begin] = stored<T>(static_cast<R>(own));
+        }
+        block.store(grad, call.grad_strides);
+        sync_block();
+      });
+    }
+    block.put_loss(problem, call.rows(), true, sums.loss + sums.label_loss);
+  }
+};
+
+/** Their launches. */
+template <class T, class Formula>
+struct SoftmaxCoupledJobs {
+  static int64_t parts(const Evaluation& call, const DeviceLimits& limits) { return row_parts<T>(call, limits); }
+
+  static void launch(const Problem& problem, const DeviceLimits& limits, Stream stream) {
+    const Evaluation& call = problem.call;
+    const Formula formula(call.parameters, call.classes);
+    const RowPlan plan = plan_of<T>(call, limits);
+    const LaunchShape shape = shape_of(plan, call.rows());
+    with_bool(call.grad != nullptr, [&](auto grad) {
+      if (plan.driver == RowDriver::two_pass) {
+        return surprisal::launch(SoftmaxCoupledPasses<T, Formula, grad.value>{problem, plan, formula}, shape, stream);
+      }
+      surprisal::launch(SoftmaxCoupled<T, Formula, grad.value>{problem, plan, formula}, shape, stream);
+    });
+  }
+};
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal
