@@ -3,10 +3,12 @@
 #include "cuda.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <string_view>
 #include <vector>
 
 #include "kernels.h"
+#include "launch_shape.h"
 #include "runtime.h"
 
 namespace surprisal {
@@ -37,20 +39,39 @@ double divisor_of(const Evaluation& call) {
   return call.divisor != 0 ? call.divisor : loss_jobs(call).divisor(call);
 }
 
-// ------------------------------------------------------------------------------------------------ from host memory
-
 size_t element_bytes(DType dtype) { return static_cast<size_t>(kDTypeSizes[static_cast<int>(dtype)]); }
+
+DType compute_dtype(const Evaluation& call) { return call.dtype == DType::float64 ? DType::float64 : DType::float32; }
 
 size_t extent(int64_t outer, int64_t inner, int64_t classes, const Strides& strides) {
   return static_cast<size_t>((outer - 1) * strides.outer + (inner - 1) * strides.inner +
                              (classes - 1) * strides.classes + 1);
 }
 
+/** Elements that a dense target reaches. */
+size_t dense_extent(const Evaluation& call) {
+  if (call.dense_by_index) return extent(call.classes, 1, call.classes, call.dense_strides);
+  return extent(call.outer, call.inner, call.classes, call.dense_strides);
+}
+
+/** Kernels read dense targets in the logits' dtype and in what these are computed in. */
+bool converts_dense(const Evaluation& call) {
+  return call.dense != nullptr && call.dense_dtype != call.dtype && call.dense_dtype != compute_dtype(call);
+}
+
+/** Bytes of a workspace up to the end of its parts of sums. */
+size_t parts_end(const Evaluation& call, const DeviceLimits& limits) {
+  const size_t bytes = sizeof(Outcome) + static_cast<size_t>(parts_of(call, limits)) * sizeof(double);
+  return (bytes + kPackBytes - 1) / kPackBytes * kPackBytes;
+}
+
+// ------------------------------------------------------------------------------------------------ from host memory
+
 /** A call's arrays on the device. */
 class DeviceArrays {
  public:
   DeviceArrays(const Evaluation& host, Stream stream) : host_(host), stream_(stream), call(host) {
-    const size_t compute = host.dtype == DType::float64 ? 8 : 4;
+    const size_t compute = element_bytes(compute_dtype(host));
     const bool elementwise = std::string_view(loss_jobs(host).info.kind) == "elementwise";
     const int64_t units = elementwise ? host.rows() * host.classes : host.rows();
     const size_t outputs = static_cast<size_t>(host.reduction == Reduction::none ? units : 1);
@@ -62,7 +83,7 @@ class DeviceArrays {
     output_bytes_ = outputs * compute;
     call.input = upload(host.input, input_bytes_);
     call.indices = upload(host.indices, label_count() * element_bytes(host.indices_dtype));
-    call.dense = upload(host.dense, dense_extent() * element_bytes(host.dense_dtype));
+    call.dense = upload(host.dense, dense_extent(host) * element_bytes(host.dense_dtype));
     call.constants = static_cast<const double*>(upload(host.constants, host.classes * sizeof(double)));
     call.weight = upload(host.weight, factor(host.weight_row_stride, host.weight_class_stride));
     call.pos_weight = upload(host.pos_weight, factor(host.pos_weight_row_stride, host.pos_weight_class_stride));
@@ -87,11 +108,6 @@ class DeviceArrays {
     const bool grouped = std::string_view(loss_jobs(host_).info.kind) == "row_group";
     return static_cast<size_t>(grouped ? host_.rows() / static_cast<int64_t>(host_.parameters[0]) : host_.rows());
   }
-  size_t dense_extent() const {
-    if (host_.dense_by_index) return extent(host_.classes, 1, host_.classes, host_.dense_strides);
-    return extent(host_.outer, host_.inner, host_.classes, host_.dense_strides);
-  }
-
   void* place(size_t bytes) {
     memory_.emplace_back(bytes, stream_);
     return memory_.back().get();
@@ -153,14 +169,21 @@ std::vector<LossInfo> loss_infos() {
 }  // namespace
 
 size_t workspace_bytes(const Evaluation& call, const DeviceLimits& limits) {
-  return sizeof(Outcome) + static_cast<size_t>(parts_of(call, limits)) * sizeof(double);
+  return parts_end(call, limits) + (converts_dense(call) ? dense_extent(call) * element_bytes(compute_dtype(call)) : 0);
 }
 
 void enqueue(const Evaluation& call, const DeviceLimits& limits, void* workspace, Stream stream) {
+  const DTypeJobs& jobs = jobs_of(call.dtype);
   auto* outcome = static_cast<Outcome*>(workspace);
-  const Problem problem = {call, divisor_of(call), outcome, reinterpret_cast<double*>(outcome + 1)};
+  Problem problem = {call, divisor_of(call), outcome, reinterpret_cast<double*>(outcome + 1)};
   zero_device(outcome, sizeof(Outcome), stream);
-  if (problem.divisor == 0) jobs_of(call.dtype).launch_label_weights(problem, stream);
+  if (problem.divisor == 0) jobs.launch_label_weights(problem, stream);
+  if (converts_dense(call)) {
+    std::byte* converted = static_cast<std::byte*>(workspace) + parts_end(call, limits);
+    jobs.launch_convert(call.dense, call.dense_dtype, converted, static_cast<int64_t>(dense_extent(call)), stream);
+    problem.call.dense = converted;
+    problem.call.dense_dtype = compute_dtype(call);
+  }
   loss_jobs(call).launch(problem, limits, stream);
 }
 

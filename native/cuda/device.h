@@ -135,7 +135,7 @@ SURPRISAL_DEVICE Float16 narrow(float x, Float16) { return {__half_as_ushort(__f
 SURPRISAL_DEVICE BFloat16 narrow(float x, BFloat16) { return {__bfloat16_as_ushort(__float2bfloat16_rn(x))}; }
 
 template <class Job>
-__global__ void __launch_bounds__(Job::most_threads) run_job(const __grid_constant__ Job job) {
+__global__ void __launch_bounds__(Job::most_threads, 1) run_job(const __grid_constant__ Job job) {
   job();
 }
 

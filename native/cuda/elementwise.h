@@ -76,10 +76,12 @@ struct Elementwise {
     const int64_t last = first + kBlockElements < all ? first + kBlockElements : all;
     const double scale = call.grad_output / denominator(problem);
     double sum[1] = {0};
+    SURPRISAL_NO_UNROLL
     for (int64_t i = first + thread_index() * kRun; i < last; i += thread_count() * kRun) {
       if (one_run && i + kRun <= last) {
         sum[0] += run(i, scale);
       } else {
+        SURPRISAL_NO_UNROLL
         for (int64_t k = i; k < last && k < i + kRun; ++k) sum[0] += one(k, scale);
       }
     }
@@ -141,7 +143,7 @@ struct Elementwise {
     const R x = widen(load_global(static_cast<const T*>(call.input) + offset(call.input_strides)));
     R given = 0, grad;
     if (call.dense != nullptr) {
-      with_storage(call.dense_dtype, [&](auto storage) {
+      with_dense<T>(call.dense_dtype, [&](auto storage) {
         const auto* from = static_cast<const decltype(storage)*>(call.dense);
         given = static_cast<R>(widen(load_global(from + offset(call.dense_strides))));
       });
@@ -162,8 +164,8 @@ struct Elementwise {
     R x[kRun], given[kRun] = {}, losses[kRun], grads[kRun];
     load_run(static_cast<const T*>(call.input) + i, x);
     if (call.dense != nullptr) {
-      with_storage(call.dense_dtype,
-                   [&](auto storage) { load_run(static_cast<const decltype(storage)*>(call.dense) + i, given); });
+      with_dense<T>(call.dense_dtype,
+                    [&](auto storage) { load_run(static_cast<const decltype(storage)*>(call.dense) + i, given); });
     }
     Place at = place_of(i);
     RowLabel label = label_of(at);

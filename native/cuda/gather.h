@@ -21,6 +21,7 @@ SURPRISAL_DEVICE void fill_zero(T* to, int64_t count) {
   const int64_t until_aligned = (kPack<T> - misalignment(to)) % kPack<T>;
   const int64_t head = until_aligned < count ? until_aligned : count;
   const int64_t packs = (count - head) / kPack<T>;
+  SURPRISAL_NO_UNROLL
   for (int64_t i = thread_index(); i < packs; i += thread_count()) store_pack(to + head + i * kPack<T>, Pack{});
   if (thread_index() < head) store_global(to + thread_index(), T{});
   const int64_t tail = head + packs * kPack<T> + thread_index();
@@ -77,10 +78,12 @@ struct Gather {
       return fill_zero(grad + first * call.classes, (last - first) * call.classes);
     }
     if (strides.classes == 1) {
+      SURPRISAL_NO_UNROLL
       for (int64_t row = first; row < last; ++row) fill_zero(grad + row_offset(call, strides, row), call.classes);
       return;
     }
     const int64_t count = last - first;
+    SURPRISAL_NO_UNROLL
     for (int64_t i = thread_index(); i < count * call.classes; i += thread_count()) {
       store_global(grad + row_offset(call, strides, first + i % count) + i / count * strides.classes, T{});
     }

@@ -2,9 +2,11 @@
 // SURPRISAL_DTYPE as its name.
 
 #include <iterator>
+#include <type_traits>
 #include <utility>
 
 #include "../loss/registry.h"
+#include "convert.h"
 #include "elementwise.h"
 #include "gather.h"
 #include "kernels.h"
@@ -70,14 +72,22 @@ double divisor(const Evaluation& call) {
   }
 }
 
+/** Names of a formula's parameters, of which it may have none. A requires-expression in a function is too much for
+ * nvcc. */
+template <class F, class = void>
+struct Parameters {
+  static constexpr const char* const* names = nullptr;
+  static constexpr int count = 0;
+};
+template <class F>
+struct Parameters<F, std::void_t<decltype(F::parameters)>> {
+  static constexpr const char* const* names = F::parameters;
+  static constexpr int count = static_cast<int>(std::size(F::parameters));
+};
+
 template <class F>
 constexpr LossInfo info() {
-  constexpr auto kind = kKindNames[static_cast<int>(F::kind)];
-  if constexpr (requires { F::parameters; }) {
-    return {F::name, kind, F::parameters, static_cast<int>(std::size(F::parameters))};
-  } else {
-    return {F::name, kind, nullptr, 0};
-  }
+  return {F::name, kKindNames[static_cast<int>(F::kind)], Parameters<F>::names, Parameters<F>::count};
 }
 
 template <int index>
@@ -123,7 +133,7 @@ void launch_label_weights(const Problem& problem, Stream stream) {
 }  // namespace SURPRISAL_TARGET
 
 const DTypeJobs& SURPRISAL_JOIN(SURPRISAL_DTYPE, _jobs)() {
-  static constexpr DTypeJobs jobs = {kLossCount, kTable.losses, launch_label_weights};
+  static constexpr DTypeJobs jobs = {kLossCount, kTable.losses, launch_label_weights, launch_convert<R>};
   return jobs;
 }
 

@@ -25,6 +25,8 @@ struct DTypeJobs {
   const LossJobs* losses;
   /** Puts the sum of the labels' weights into a stream. */
   void (*launch_label_weights)(const Problem&, Stream);
+  /** Puts the conversion of so many elements to the dtype that is computed in into a stream. */
+  void (*launch_convert)(const void* from, DType, void* to, int64_t count, Stream);
 };
 
 const DTypeJobs& float32_jobs();

@@ -22,6 +22,7 @@ struct LabelWeights {
     const int64_t first = block_index() * kLabelsPerBlock;
     const int64_t last = first + kLabelsPerBlock < call.rows() ? first + kLabelsPerBlock : call.rows();
     double sum[1] = {0};
+    SURPRISAL_NO_UNROLL
     for (int64_t row = first + thread_index(); row < last; row += thread_count()) {
       const RowLabel label = read_label(call, row);
       if (label.state == RowState::counts) sum[0] += class_weight<R>(call, label.y);

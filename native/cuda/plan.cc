@@ -25,7 +25,7 @@ RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const D
   const int elements = kRegisterBytes / compute_bytes;  // of a thread
   RowPlan plan;
   const auto fits = [&] {
-    plan.row_bytes = bytes_of_slice(plan.slice, element_bytes);
+    plan.row_bytes = static_cast<int>(bytes_of_slice(plan.slice, element_bytes));
     const int64_t unit = static_cast<int64_t>(sizeof(RowHead)) + memory.rows * plan.row_bytes + memory.bytes +
                          memory.bytes_per_class * plan.slice;
     const int64_t bytes = plan.rows * unit;
@@ -38,24 +38,24 @@ RowPlan plan_rows(int64_t classes, int element_bytes, int compute_bytes, const D
     while (plan.team * elements < classes) plan.team *= 2;
     plan.threads = kLanesThreads;
     plan.rows = plan.threads / plan.team;
-    plan.slice = classes;
+    plan.slice = static_cast<int>(classes);
     if (fits()) return plan;
   }
 
-  plan.driver = RowDriver::block;
   plan.rows = 1;
   for (int cluster = 1; cluster <= limits.cluster; cluster *= 2) {
-    plan.slice = round_up((classes + cluster - 1) / cluster, kWarp);
-    plan.threads = plan.team = threads_for(plan.slice, elements);
+    const int64_t slice = round_up((classes + cluster - 1) / cluster, kWarp);
+    plan.driver = cluster == 1 ? RowDriver::block : RowDriver::cluster;
     plan.cluster = cluster;
-    if (plan.threads > kRowThreads) continue;
+    if (slice > int64_t{kRowThreads} * elements) continue;
+    plan.slice = static_cast<int>(slice);
+    plan.threads = plan.team = threads_for(slice, elements);
     if (fits()) return plan;
-    plan.driver = RowDriver::cluster;
   }
 
   plan.driver = RowDriver::two_pass;
   plan.cluster = 1;
-  for (plan.slice = int64_t{kRowThreads} * elements; plan.slice > 0; plan.slice /= 2) {
+  for (plan.slice = kPassThreads * elements; plan.slice > 0; plan.slice /= 2) {
     plan.threads = plan.team = threads_for(plan.slice, elements);
     if (fits()) return plan;
   }

@@ -27,18 +27,20 @@ inline constexpr const char* kRowDriverNames[] = {"lanes", "block", "cluster", "
 inline constexpr int kRegisterBytes = 64;
 /** The most threads that a row's block has. */
 inline constexpr int kRowThreads = 512;
+/** And that of one that does not fit: fewer, as it takes more registers. */
+inline constexpr int kPassThreads = 256;
 /** Threads of a block whose rows take some lanes each. */
 inline constexpr int kLanesThreads = 128;
 
 struct RowPlan {
   RowDriver driver = RowDriver::lanes;
-  int threads = 0;        // of a block
-  int team = 0;           // threads of a block on one row
-  int cluster = 1;        // blocks of a row
-  int rows = 1;           // of a block
-  int64_t slice = 0;      // classes of a row that a block holds at once
-  int64_t row_bytes = 0;  // of a slice in shared memory, wherever it begins
-  int shared_bytes = 0;   // of rows; a job's own come to that
+  int threads = 0;       // of a block
+  int team = 0;          // threads of a block on one row
+  int cluster = 1;       // blocks of a row
+  int rows = 1;          // of a block
+  int slice = 0;         // classes of a row that a block holds at once
+  int row_bytes = 0;     // of a slice in shared memory, wherever it begins
+  int shared_bytes = 0;  // of rows; a job's own come to that
 
   constexpr int64_t tiles(int64_t all_rows) const { return (all_rows + rows - 1) / rows; }
 };

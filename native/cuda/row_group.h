@@ -79,8 +79,9 @@ struct RowGroupPart {
   /** All K tiles of a tensor into shared memory. */
   SURPRISAL_DEVICE void load() const {
     const Evaluation& call = problem.call;
+    SURPRISAL_NO_UNROLL
     for (int k = 0; k < formula.splits; ++k) {
-      tile(k).load(static_cast<const T*>(call.input), call.input_strides, block.begin, block.end);
+      tile(k).load(static_cast<const T*>(call.input), call.input_strides, block.begin, block.width);
     }
     wait_for_copies();
     sync_block();
@@ -96,7 +97,7 @@ struct RowGroupPart {
   SURPRISAL_DEVICE void for_each(F&& f) const {
     if (!block.exists) return;
     SURPRISAL_NO_UNROLL
-    for (int64_t i = block.team.rank; i < block.end - block.begin; i += block.team.size) f(i);
+    for (int i = block.team.rank; i < block.width; i += block.team.size) f(i);
   }
 
   SURPRISAL_DEVICE double floor() const { return formula.cross_entropy.floor; }
@@ -104,7 +105,7 @@ struct RowGroupPart {
   /** Turns the probabilities in shared memory into slopes, and adds to the rows' sums: this thread's classes alone. */
   SURPRISAL_DEVICE void diverge(int k, DivergenceSums& sums, double& clamped) const {
     const int sample = block.team.number, splits = formula.splits;
-    for_each([&](int64_t i) {
+    for_each([&](int i) {
       const R p = memory.probabilities(k, sample)[i];
       R total = 0, excess = 0;
       SURPRISAL_NO_UNROLL
@@ -158,9 +159,8 @@ struct RowGroupPart {
     const R* p = memory.probabilities(k, block.team.number);
     const R* slopes = memory.slopes(k, block.team.number);
     T* dz = tile(k).row(static_cast<T*>(call.grad), call.grad_strides, block.team.number, block.begin);
-    for_each([&](int64_t i) { dz[i] = stored<T>(counts ? gradient.value(p[i], slopes[i]) : R(0)); });
-    if (k == 0 && counts && block.owns(head.y)) {
-      const int64_t i = head.y - block.begin;
+    for_each([&](int i) { dz[i] = stored<T>(counts ? gradient.value(p[i], slopes[i]) : R(0)); });
+    if (const int i = block.place_of(head.y); k == 0 && counts && block.owns(i)) {
       const R e = ExponentialBelow<R>(static_cast<R>(first.max))(z_label);
       const double own = LinearGradient<R>::label(first, q_all, formula.cross_entropy.mass + floor(), e, head.scale);
       dz[i] = stored<T>(static_cast<R>(own + gradient.label(p[i], slopes[i])));
@@ -170,8 +170,9 @@ struct RowGroupPart {
   SURPRISAL_DEVICE void store() const {
     const Evaluation& call = problem.call;
     sync_block();
+    SURPRISAL_NO_UNROLL
     for (int k = 0; k < formula.splits; ++k) {
-      tile(k).store(static_cast<T*>(call.grad), call.grad_strides, block.begin, block.end);
+      tile(k).store(static_cast<T*>(call.grad), call.grad_strides, block.begin, block.width);
     }
   }
 
@@ -192,16 +193,24 @@ struct RowGroup {
     Part part(problem, plan, formula);
     part.load();
     const auto* input = static_cast<const T*>(problem.call.input);
-    // The label's thread and the first one ask for it.
-    const bool asks = part.block.owns(part.head.y) || (part.block.team.block == 0 && part.block.team.rank == 0);
-    const R z_label = asks ? part.block.logit(input, problem.call.input_strides, part.head.y) : R(0);
+    const RowBlock<T>& block = part.block;
+    const int label = block.place_of(part.head.y);
+    // Its thread and the first one ask for it; other blocks of a cluster don't hold it.
+    R z_label = 0;
+    if (label >= 0) {
+      z_label = widen(part.logits(0)[label]);
+    } else if (block.team.block == 0 && block.team.rank == 0 && block.exists) {
+      z_label = widen(load_global(block.global(input, problem.call.input_strides, part.head.y)));
+    }
     double distances = 0;
     RowSums first = softmax(part, 0, distances);
+    SURPRISAL_NO_UNROLL
     for (int k = 1; k < formula.splits; ++k) {
       double ignored = 0;
       softmax(part, k, ignored);
     }
     typename Part::Divergence divergence;
+    SURPRISAL_NO_UNROLL
     for (int k = 0; k < formula.splits; ++k) {
       DivergenceSums sums = {};
       double clamped = 0;
@@ -213,6 +222,7 @@ struct RowGroup {
     }
     if constexpr (kGrad) {
       sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
+      SURPRISAL_NO_UNROLL
       for (int k = 0; k < formula.splits; ++k) part.write(k, first, divergence, z_label);
       part.store();
     }
@@ -226,12 +236,12 @@ struct RowGroup {
     const T* z = part.logits(k);
     R* p = part.memory.probabilities(k, part.block.team.number);
     R largest = -static_cast<R>(INFINITY);
-    part.for_each([&](int64_t i) { largest = maximum(widen(z[i]), largest); });
+    part.for_each([&](int i) { largest = maximum(widen(z[i]), largest); });
     const R max = part.block.team.maximum(largest);
     const ExponentialBelow<R> exponential(max);
     int64_t maxima = 0;
     double sums[3] = {};
-    part.for_each([&](int64_t i) {
+    part.for_each([&](int i) {
       const R x = widen(z[i]), e = exponential(x);
       p[i] = e;
       sums[0] += static_cast<double>(rest_term(x, max, e, maxima));
@@ -242,7 +252,7 @@ struct RowGroup {
     distances = sums[2];
     const RowSums row(static_cast<double>(max), sums[0], static_cast<int64_t>(sums[1]));
     const Split<R> inverse(row.inverse());
-    part.for_each([&](int64_t i) { p[i] = times(p[i], inverse); });
+    part.for_each([&](int i) { p[i] = times(p[i], inverse); });
     return row;
   }
 };
@@ -253,7 +263,7 @@ template <class T, class Formula, bool kGrad>
 struct RowGroupPasses {
   using R = Compute<T>;
   using Part = RowGroupPart<T, Formula, kGrad>;
-  static constexpr int most_threads = kRowThreads;
+  static constexpr int most_threads = kPassThreads;
 
   Problem problem;
   RowPlan plan;
@@ -263,10 +273,11 @@ struct RowGroupPasses {
     const Evaluation& call = problem.call;
     Part part(problem, plan, formula);
     sync_block();
-    const int64_t at = row_offset(call, call.input_strides, part.block.row) + part.head.y * call.input_strides.classes;
-    const R z_label = widen(load_global(static_cast<const T*>(call.input) + at));
+    const auto* input = static_cast<const T*>(call.input);
+    const R z_label = widen(load_global(part.block.global(input, call.input_strides, part.head.y)));
     auto* rows = reinterpret_cast<RowSums*>(part.memory.probabilities(2 * formula.splits, 0));
     double distances = 0;
+    SURPRISAL_NO_UNROLL
     for (int k = 0; k < formula.splits; ++k) sum_row(part, k, rows, distances);
     sync_block();
     const RowSums first = rows[0];
@@ -274,9 +285,11 @@ struct RowGroupPasses {
     typename Part::Divergence divergence;
     DivergenceSums nothing_yet = {};
     if (part.block.team.rank == 0) {
+      SURPRISAL_NO_UNROLL
       for (int k = 0; k < formula.splits; ++k) part.memory.sums(k, 0) = nothing_yet;
     }
     for_each_tile(part, rows, [&] {
+      SURPRISAL_NO_UNROLL
       for (int k = 0; k < formula.splits; ++k) {
         DivergenceSums sums = {};
         double clamped = 0;
@@ -289,6 +302,7 @@ struct RowGroupPasses {
       }
     });
     sync_block();
+    SURPRISAL_NO_UNROLL
     for (int k = 0; k < formula.splits; ++k) {
       const DivergenceSums sums = part.memory.sums(k, 0);
       divergence.value += sums.slope;
@@ -296,12 +310,14 @@ struct RowGroupPasses {
     }
     if constexpr (kGrad) {
       for_each_tile(part, rows, [&] {
+        SURPRISAL_NO_UNROLL
         for (int k = 0; k < formula.splits; ++k) {
           DivergenceSums known = {};
           double clamped = 0;
           part.diverge(k, known, clamped);
         }
         sync_block();
+        SURPRISAL_NO_UNROLL
         for (int k = 0; k < formula.splits; ++k) part.write(k, first, divergence, z_label);
         part.store();
       });
@@ -313,6 +329,7 @@ struct RowGroupPasses {
   SURPRISAL_DEVICE void sum_row(Part& part, int k, RowSums* rows, double& distances) const {
     const Evaluation& call = problem.call;
     RunningSums<R> running;
+    SURPRISAL_NO_UNROLL
     for (int64_t c = 0; c < call.classes; c += plan.slice) {
       part.block.move_to(c);
       sync_block();
@@ -321,7 +338,7 @@ struct RowGroupPasses {
       Held<R> values;
       part.block.read(z, values, -static_cast<R>(INFINITY));
       running.add(values, [&](int j, Shifted<R> shifted, double& q_sum) {
-        if (!part.block.has(part.block.class_of(j))) return R(0);
+        if (!part.block.has(part.block.place(j))) return R(0);
         q_sum += 1;
         return -shifted.d;
       });
@@ -334,16 +351,18 @@ struct RowGroupPasses {
   /** Calls f for each tile of the sample, its probabilities in shared memory. */
   template <class F>
   SURPRISAL_DEVICE void for_each_tile(Part& part, const RowSums* rows, F&& f) const {
+    SURPRISAL_NO_UNROLL
     for (int64_t c = 0; c < problem.call.classes; c += plan.slice) {
       part.block.move_to(c);
       sync_block();  // The last tile is done with.
       part.load();
+      SURPRISAL_NO_UNROLL
       for (int k = 0; k < formula.splits; ++k) {
         const T* z = part.logits(k);
         R* p = part.memory.probabilities(k, 0);
         const ExponentialBelow<R> exponential(static_cast<R>(rows[k].max));
         const Split<R> inverse(rows[k].inverse());
-        part.for_each([&](int64_t i) { p[i] = times(exponential(widen(z[i])), inverse); });
+        part.for_each([&](int i) { p[i] = times(exponential(widen(z[i])), inverse); });
       }
       f();
     }

@@ -12,7 +12,7 @@ inline namespace SURPRISAL_TARGET {
 template <class Formula, class T>
 SURPRISAL_DEVICE void add_backward(const RowBlock<T>& block, const Held<Compute<T>>& g, Held<Compute<T>>& p,
                                    double (&sums)[2]) {
-  block.for_each([&](int j, int64_t) {
+  block.for_each([&](int j, int) {
     p[j] = Formula::probability(p[j]);
     sums[0] += static_cast<double>(g[j]) * static_cast<double>(Formula::weight(p[j]));
     sums[1] += static_cast<double>(p[j]);
@@ -37,20 +37,19 @@ struct RowMap {
     block.read(block.shared_row(input, call.input_strides), x, -static_cast<R>(INFINITY));
     T* out = block.shared_row(result, call.grad_strides);
     if constexpr (Formula::backward) {
-      read_dense(block, dense_offset(call, block.row, 0), p);
+      block.read_dense(0, p);
       double sums[2] = {};
       add_backward<Formula>(block, x, p, sums);
       block.team.sum(sums);
       const Split<R> mean(sums[0] / normaliser(sums[1]));
       sync_block();  // The rows were read; the results may lie otherwise beside multiples of 16.
-      block.for_each([&](int j, int64_t c) { out[c - block.begin] = stored<T>(Formula::map(x[j], p[j], mean)); });
+      block.for_each([&](int j, int i) { out[i] = stored<T>(Formula::map(x[j], p[j], mean)); });
     } else {
       const RowSums row = softmax_pass<0, R>(block.team, x, p, NoTerms{}).row;
       const R m = static_cast<R>(row.max), log_sum = static_cast<R>(row.log_sum());
       const Split<R> inverse(row.inverse());
       sync_block();
-      block.for_each(
-          [&](int j, int64_t c) { out[c - block.begin] = stored<T>(Formula::map(x[j] - m, p[j], log_sum, inverse)); });
+      block.for_each([&](int j, int i) { out[i] = stored<T>(Formula::map(x[j] - m, p[j], log_sum, inverse)); });
     }
     block.store(result, call.grad_strides);
     if (plan.cluster > 1) sync_cluster();  // Others may still read this block's shared memory.
@@ -61,7 +60,7 @@ struct RowMap {
 template <class T, class Formula>
 struct RowMapTwoPass {
   using R = Compute<T>;
-  static constexpr int most_threads = kRowThreads;
+  static constexpr int most_threads = kPassThreads;
 
   Problem problem;
   RowPlan plan;
@@ -74,17 +73,15 @@ struct RowMapTwoPass {
       double sums[2] = {};
       block.for_each_tile(input, call.input_strides, [&](const Held<R>& g) {
         Held<R> p;
-        read_dense(block, dense_offset(call, block.row, 0), p);
+        block.read_dense(0, p);
         add_backward<Formula>(block, g, p, sums);
       });
       block.team.sum(sums);
       const Split<R> mean(sums[0] / normaliser(sums[1]));
       write(block, [&](const Held<R>& g, T* out) {
         Held<R> p;
-        read_dense(block, dense_offset(call, block.row, 0), p);
-        block.for_each([&](int j, int64_t c) {
-          out[c - block.begin] = stored<T>(Formula::map(g[j], Formula::probability(p[j]), mean));
-        });
+        block.read_dense(0, p);
+        block.for_each([&](int j, int i) { out[i] = stored<T>(Formula::map(g[j], Formula::probability(p[j]), mean)); });
       });
     } else {
       RunningSums<R> running;
@@ -96,9 +93,8 @@ struct RowMapTwoPass {
       const Split<R> inverse(row.inverse());
       const ExponentialBelow<R> exponential(m);
       write(block, [&](const Held<R>& z, T* out) {
-        block.for_each([&](int j, int64_t c) {
-          out[c - block.begin] = stored<T>(Formula::map(z[j] - m, exponential(z[j]), log_sum, inverse));
-        });
+        block.for_each(
+            [&](int j, int i) { out[i] = stored<T>(Formula::map(z[j] - m, exponential(z[j]), log_sum, inverse)); });
       });
     }
   }

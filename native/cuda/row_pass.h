@@ -50,10 +50,10 @@ class RowBlock {
   int64_t part;   // the block's, or its cluster's, among all
   int64_t first;  // row
   int count;      // rows
+  int64_t row;    // this thread's
+  bool exists;    // past the last row threads only keep their warps whole
   int64_t begin;  // classes of the block
-  int64_t end;
-  int64_t row;  // this thread's
-  bool exists;  // past the last row threads only keep their warps whole
+  int width;
   RowTile<T> tile;
 
   /** Of so many rows in all. */
@@ -62,14 +62,14 @@ class RowBlock {
         plan(plan),
         scratch(reinterpret_cast<Scratch*>(dynamic_shared())),
         team(plan.team, plan.cluster, scratch),
-        part(block_index() / plan.cluster),
+        part(plan.cluster == 1 ? block_index() : block_index() / plan.cluster),
         first(part * plan.rows),
         count(static_cast<int>(rows - first < plan.rows ? rows - first : plan.rows)),
-        begin(team.block * plan.slice),
-        end(begin + plan.slice < call.classes ? begin + plan.slice : call.classes),
         row(first + team.number),
         exists(team.number < count),
-        tile(call, plan, shared_rows(), first, count) {}
+        tile(call, plan, shared_rows(), first, count) {
+    move_to(static_cast<int64_t>(team.block) * plan.slice);
+  }
 
   SURPRISAL_DEVICE RowHead* heads() const { return reinterpret_cast<RowHead*>(scratch + 1); }
   SURPRISAL_DEVICE T* shared_rows() const { return reinterpret_cast<T*>(heads() + plan.rows); }
@@ -84,14 +84,20 @@ class RowBlock {
   /** Goes on to the classes from `c` on, as many as fit. */
   SURPRISAL_DEVICE void move_to(int64_t c) {
     begin = c;
-    end = begin + plan.slice < call.classes ? begin + plan.slice : call.classes;
+    width = static_cast<int>(call.classes - c < plan.slice ? call.classes - c : plan.slice);
   }
 
   /** A tensor's rows into shared memory. */
   SURPRISAL_DEVICE void load(const T* tensor, const Strides& strides) const {
-    tile.load(tensor, strides, begin, end);
+    tile.load(tensor, strides, begin, width);
     wait_for_copies();
     sync_block();
+  }
+
+  /** The rows that the threads have written into shared memory, into a tensor. */
+  SURPRISAL_DEVICE void store(T* tensor, const Strides& strides) const {
+    sync_block();
+    tile.store(tensor, strides, begin, width);
   }
 
   /**
@@ -100,6 +106,7 @@ class RowBlock {
    */
   template <class F>
   SURPRISAL_DEVICE void for_each_tile(const T* tensor, const Strides& strides, F&& f) {
+    SURPRISAL_NO_UNROLL
     for (int64_t c = 0; c < call.classes; c += plan.slice) {
       move_to(c);
       load(tensor, strides);
@@ -110,39 +117,33 @@ class RowBlock {
     }
   }
 
-  /** The rows that the threads have written into shared memory, into a tensor. */
-  SURPRISAL_DEVICE void store(T* tensor, const Strides& strides) const {
-    sync_block();
-    tile.store(tensor, strides, begin, end);
-  }
-
-  /** This thread's row of a tensor in shared memory; element c − begin is class c. */
+  /** This thread's row of a tensor in shared memory; its element i is class begin + i. */
   SURPRISAL_DEVICE T* shared_row(const T* tensor, const Strides& strides) const {
     return tile.row(tensor, strides, team.number, begin);
   }
 
-  /** Logit c of this thread's row, while it waits in shared memory: a block of a cluster may not hold it. */
-  SURPRISAL_DEVICE Compute<T> logit(const T* tensor, const Strides& strides, int64_t c) const {
-    if (!exists) return 0;
-    if (holds(c)) return widen(shared_row(tensor, strides)[c - begin]);
-    return widen(load_global(tensor + row_offset(call, strides, row) + c * strides.classes));
+  /** A class of this thread's row in global memory. */
+  SURPRISAL_DEVICE const T* global(const T* tensor, const Strides& strides, int64_t c) const {
+    return tile.global(tensor, strides, team.number, c);
   }
 
-  SURPRISAL_DEVICE int64_t class_of(int j) const { return begin + team.rank + static_cast<int64_t>(j) * team.size; }
-  SURPRISAL_DEVICE bool has(int64_t c) const { return exists && c < end; }
-  /** Whether the block holds this class, and whether this very thread does. */
-  SURPRISAL_DEVICE bool holds(int64_t c) const { return exists && c >= begin && c < end; }
-  SURPRISAL_DEVICE bool owns(int64_t c) const {
-    return holds(c) && static_cast<int>((c - begin) % team.size) == team.rank;
-  }
+  /** Place of this thread's element j in the row, and whether there is one. */
+  SURPRISAL_DEVICE int place(int j) const { return team.rank + j * team.size; }
+  SURPRISAL_DEVICE bool has(int i) const { return exists && i < width; }
 
-  /** Calls f(j, c) for the classes of this thread. */
+  /** Place of a class in the row, where this block holds it; −1 else. */
+  SURPRISAL_DEVICE int place_of(int64_t c) const {
+    return exists && c >= begin && c < begin + width ? static_cast<int>(c - begin) : -1;
+  }
+  /** Whether this very thread has it. */
+  SURPRISAL_DEVICE bool owns(int i) const { return i >= 0 && i % team.size == team.rank; }
+
+  /** Calls f(j, i) for the places i of this thread. */
   template <class F>
   SURPRISAL_DEVICE void for_each(F&& f) const {
     SURPRISAL_UNROLL
     for (int j = 0; j < kElements<Compute<T>>; ++j) {
-      const int64_t c = class_of(j);
-      if (has(c)) f(j, c);
+      if (has(place(j))) f(j, place(j));
     }
   }
 
@@ -150,9 +151,23 @@ class RowBlock {
   SURPRISAL_DEVICE void read(const T* shared_row, Held<Compute<T>>& values, Compute<T> fill) const {
     SURPRISAL_UNROLL
     for (int j = 0; j < kElements<Compute<T>>; ++j) {
-      const int64_t c = class_of(j);
-      values[j] = has(c) ? widen(shared_row[c - begin]) : fill;
+      values[j] = has(place(j)) ? widen(shared_row[place(j)]) : fill;
     }
+  }
+
+  /** A dense target's elements of this thread: of the row, or of its class index. */
+  SURPRISAL_DEVICE void read_dense(int64_t y, Held<Compute<T>>& values) const {
+    const Strides& strides = call.dense_strides;
+    const int64_t row_at =
+        call.dense_by_index ? y * strides.outer : RowPlaces(call.inner, first).offset(strides, team.number);
+    with_dense<T>(call.dense_dtype, [&](auto storage) {
+      const auto* from = static_cast<const decltype(storage)*>(call.dense) + row_at + begin * strides.classes;
+      SURPRISAL_UNROLL
+      for (int j = 0; j < kElements<Compute<T>>; ++j) {
+        values[j] = 0;
+        if (has(place(j))) values[j] = widen(load_global(from + place(j) * strides.classes));
+      }
+    });
   }
 
   /**
@@ -175,27 +190,6 @@ class RowBlock {
     add_loss(problem, plan.tiles(rows), part, sum[0], scratch);
   }
 };
-
-/** A dense row in the compute type, whatever its dtype: the elements of this thread. */
-template <class T>
-SURPRISAL_DEVICE void read_dense(const RowBlock<T>& block, int64_t offset, Held<Compute<T>>& values) {
-  const Evaluation& call = block.call;
-  with_storage(call.dense_dtype, [&](auto storage) {
-    using D = decltype(storage);
-    const D* from = static_cast<const D*>(call.dense) + offset;
-    SURPRISAL_UNROLL
-    for (int j = 0; j < kElements<Compute<T>>; ++j) {
-      const int64_t c = block.class_of(j);
-      values[j] = 0;
-      if (block.has(c)) values[j] = static_cast<Compute<T>>(widen(load_global(from + c * call.dense_strides.classes)));
-    }
-  });
-}
-
-/** Offset of a row's dense target: of the row, or of its class index. */
-SURPRISAL_DEVICE int64_t dense_offset(const Evaluation& call, int64_t row, int64_t y) {
-  return call.dense_by_index ? y * call.dense_strides.outer : row_offset(call, call.dense_strides, row);
-}
 
 /** What a driver without terms of its own gives for an element. */
 struct NoTerms {

@@ -3,7 +3,7 @@
 // What the drivers ask of a row beside its logits, and what they say of it: its label, its gradient's scale, its loss.
 
 #include "problem.h"
-#include "storage.h"
+#include "row_tile.h"
 #include "team.h"
 
 namespace surprisal {
@@ -11,6 +11,11 @@ inline namespace SURPRISAL_TARGET {
 
 SURPRISAL_DEVICE double denominator(const Problem& problem) {
   return problem.divisor != 0 ? problem.divisor : load_global(&problem.outcome->weights);
+}
+
+/** Offset of a row's first class. */
+SURPRISAL_DEVICE int64_t row_offset(const Evaluation& call, const Strides& strides, int64_t row) {
+  return call.inner == 1 ? row * strides.outer : RowPlaces(call.inner, row).offset(strides);
 }
 
 /** The class index of a row. */
@@ -106,6 +111,7 @@ SURPRISAL_DEVICE void add_part(double* parts, int64_t count, uint32_t* tickets, 
   if (!scratch->is_last) return;
   fence();
   double sum[1] = {0};
+  SURPRISAL_NO_UNROLL
   for (int64_t k = thread_index(); k < count; k += thread_count()) sum[0] += load_global(parts + k);
   Team(thread_count(), 1, scratch).sum(sum);
   if (thread_index() == 0) finish(sum[0]);

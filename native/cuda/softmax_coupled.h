@@ -73,18 +73,23 @@ struct SoftmaxCoupled {
     Held<R> z, e;
     block.read(block.shared_row(input, call.input_strides), z, -static_cast<R>(INFINITY));
     const bool leads = block.team.block == 0;
-    // Its thread and the first one ask for it.
-    const bool asks = block.owns(head.y) || (leads && block.team.rank == 0);
-    const R z_label = asks ? block.logit(input, call.input_strides, head.y) : R(0);
+    const int label = block.place_of(head.y);
+    // Its thread and the first one ask for it; other blocks of a cluster don't hold it.
+    R z_label = 0;
+    if (label >= 0) {
+      z_label = widen(block.shared_row(input, call.input_strides)[label]);
+    } else if (leads && block.team.rank == 0 && block.exists) {
+      z_label = widen(load_global(block.global(input, call.input_strides, head.y)));
+    }
     const RowSums row = softmax_pass<0, R>(block.team, z, e, NoTerms{}).row;
     const CoupledRow<R, Formula> coupled(formula, row);
     CoupledSums sums = {};
     if (leads && block.team.rank == 0) coupled.label(z_label, sums);
     Held<R> slopes;
     const auto others = sum_in_pairs<kElements<R>>(0, [&](int j) {
-      const int64_t c = block.class_of(j);
+      const int i = block.place(j);
       Terms<R, 2> terms;
-      if (block.has(c) && c != head.y) terms = coupled.other(z[j], e[j]);
+      if (block.has(i) && i != label) terms = coupled.other(z[j], e[j]);
       slopes[j] = terms.term[1];
       return terms;
     });
@@ -98,12 +103,11 @@ struct SoftmaxCoupled {
       const bool counts = head.state == RowState::counts;
       const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
       sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
-      block.for_each(
-          [&](int j, int64_t c) { dz[c - block.begin] = stored<T>(counts ? gradient.value(slopes[j], e[j]) : R(0)); });
-      if (counts && block.owns(head.y)) {
+      block.for_each([&](int j, int i) { dz[i] = stored<T>(counts ? gradient.value(slopes[j], e[j]) : R(0)); });
+      if (counts && block.owns(label)) {
         const double own =
             CoupledGradient<R>::label(row, sums.label_slope, sums.slope, coupled.exponential(z_label), head.scale);
-        dz[head.y - block.begin] = stored<T>(static_cast<R>(own));
+        dz[label] = stored<T>(static_cast<R>(own));
       }
       block.store(grad, call.grad_strides);
     }
@@ -116,7 +120,7 @@ struct SoftmaxCoupled {
 template <class T, class Formula, bool kGrad>
 struct SoftmaxCoupledPasses {
   using R = Compute<T>;
-  static constexpr int most_threads = kRowThreads;
+  static constexpr int most_threads = kPassThreads;
 
   Problem problem;
   RowPlan plan;
@@ -129,8 +133,7 @@ struct SoftmaxCoupledPasses {
     block.read_heads(problem);
     sync_block();
     const RowHead& head = block.head();
-    const int64_t at = row_offset(call, call.input_strides, block.row) + head.y * call.input_strides.classes;
-    const R z_label = widen(load_global(input + at));
+    const R z_label = widen(load_global(block.global(input, call.input_strides, head.y)));
 
     RunningSums<R> running;
     block.for_each_tile(input, call.input_strides,
@@ -142,8 +145,9 @@ struct SoftmaxCoupledPasses {
     if (block.team.rank == 0) coupled.label(z_label, sums);
     block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
       const auto others = sum_in_pairs<kElements<R>>(0, [&](int j) {
-        const int64_t c = block.class_of(j);
-        return block.has(c) && c != head.y ? coupled.other(z[j], coupled.exponential(z[j])) : Terms<R, 2>{};
+        const int i = block.place(j);
+        return block.has(i) && i != block.place_of(head.y) ? coupled.other(z[j], coupled.exponential(z[j]))
+                                                           : Terms<R, 2>{};
       });
       sums.loss += static_cast<double>(others.term[0]);
       sums.slope += static_cast<double>(others.term[1]);
@@ -156,14 +160,15 @@ struct SoftmaxCoupledPasses {
       const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
       block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
         T* dz = block.shared_row(grad, call.grad_strides);
-        block.for_each([&](int j, int64_t c) {
+        const int label = block.place_of(head.y);
+        block.for_each([&](int j, int i) {
           const R e = coupled.exponential(z[j]);
-          dz[c - block.begin] = stored<T>(counts ? gradient.value(coupled.other(z[j], e).term[1], e) : R(0));
+          dz[i] = stored<T>(counts ? gradient.value(coupled.other(z[j], e).term[1], e) : R(0));
         });
-        if (counts && block.owns(head.y)) {
+        if (counts && block.owns(label)) {
           const double own =
               CoupledGradient<R>::label(row, sums.label_slope, sums.slope, coupled.exponential(z_label), head.scale);
-          dz[head.y - block.begin] = stored<T>(static_cast<R>(own));
+          dz[label] = stored<T>(static_cast<R>(own));
         }
         block.store(grad, call.grad_strides);
         sync_block();

@@ -63,14 +63,14 @@ struct SoftmaxLinear {
     Held<R> z, e, dense = {};
     const T* z_row = block.shared_row(input, call.input_strides);
     block.read(z_row, z, -static_cast<R>(INFINITY));
-    if constexpr (is_dense(spread)) read_dense(block, dense_offset(call, block.row, head.y), dense);
-    const bool holds_label = !is_dense(spread) && block.holds(head.y);
-    const R z_label = holds_label ? widen(z_row[head.y - block.begin]) : R(0);
+    if constexpr (is_dense(spread)) block.read_dense(head.y, dense);
+    const int label = is_dense(spread) ? -1 : block.place_of(head.y);
+    const R z_label = label >= 0 ? widen(z_row[label]) : R(0);
 
     const SpreadTarget<R, spread> target(formula.floor, formula.mass, call.weight);
     const LinearRow row = sums(block, target, head, z, e, dense, z_label);
     // One block of a row's has its label, and it knows the loss.
-    const bool leads = is_dense(spread) ? block.team.block == 0 : holds_label;
+    const bool leads = is_dense(spread) ? block.team.block == 0 : label >= 0;
     const double loss = block.exists && leads && block.team.rank == 0 ? row.loss() + constant(head.y) : 0;
     if constexpr (kGrad) write(block, target, head, row, e, dense, z_label);
     block.put_loss(problem, rows, leads, loss);
@@ -89,11 +89,11 @@ struct SoftmaxLinear {
     double q_heads[1] = {0};
     const auto each = [&](int j, Shifted<R> shifted) {
       Terms<R, kTerms> terms;
-      const int64_t c = block.class_of(j);
-      if constexpr (spread == Spread::uniform) terms.term[0] = block.has(c) ? -shifted.d : R(0);
+      const bool has = block.has(block.place(j));
+      if constexpr (spread == Spread::uniform) terms.term[0] = has ? -shifted.d : R(0);
       if constexpr (spread != Spread::none && spread != Spread::uniform) {
-        if (block.has(c)) {
-          const Parts<R> q = target.at(dense[j], c);
+        if (has) {
+          const Parts<R> q = target.at(dense[j], block.begin + block.place(j));
           q_heads[0] += static_cast<double>(q.head);
           terms.term[0] = q.head * distance(q.head, shifted.d);
           if constexpr (kTerms > 1) terms.term[1] = q.tail;
@@ -126,14 +126,14 @@ struct SoftmaxLinear {
     const bool counts = head.state == RowState::counts;
     const LinearGradient<R> gradient(row.sums, row.q_all(), head.scale);
     sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
-    block.for_each([&](int j, int64_t c) {
-      const R slope = gradient.template value<spread>(e[j], target.at(dense[j], c));
-      dz[c - block.begin] = stored<T>(counts ? slope : R(0));
+    block.for_each([&](int j, int i) {
+      const R slope = gradient.template value<spread>(e[j], target.at(dense[j], block.begin + i));
+      dz[i] = stored<T>(counts ? slope : R(0));
     });
-    if (!is_dense(spread) && counts && block.owns(head.y)) {
+    if (const int label = block.place_of(head.y); !is_dense(spread) && counts && block.owns(label)) {
       const R e_label = ExponentialBelow<R>(static_cast<R>(row.sums.max))(z_label);
       const double own_floor = formula.floor * (spread == Spread::weighted ? head.weight : 1);
-      dz[head.y - block.begin] = stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e_label, head.scale)));
+      dz[label] = stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e_label, head.scale)));
     }
     block.store(grad, call.grad_strides);
   }
@@ -146,7 +146,7 @@ struct SoftmaxLinear {
 template <class T, class Formula, Spread spread, bool kGrad>
 struct SoftmaxLinearTwoPass {
   using R = Compute<T>;
-  static constexpr int most_threads = kRowThreads;
+  static constexpr int most_threads = kPassThreads;
 
   Problem problem;
   RowPlan plan;
@@ -161,8 +161,7 @@ struct SoftmaxLinearTwoPass {
     const SpreadTarget<R, spread> target(formula.floor, formula.mass, call.weight);
     R z_label = 0;
     if constexpr (!is_dense(spread)) {
-      const int64_t at = row_offset(call, call.input_strides, block.row) + head.y * call.input_strides.classes;
-      z_label = widen(load_global(static_cast<const T*>(call.input) + at));
+      z_label = widen(load_global(block.global(static_cast<const T*>(call.input), call.input_strides, head.y)));
     }
     const LinearRow row = sums(block, target, head, z_label);
     double loss = 0;
@@ -180,7 +179,7 @@ struct SoftmaxLinearTwoPass {
     const Evaluation& call = problem.call;
     block.for_each_tile(static_cast<const T*>(call.input), call.input_strides, [&](const Held<R>& z) {
       Held<R> dense = {};
-      if constexpr (is_dense(spread)) read_dense(block, dense_offset(call, block.row, y), dense);
+      if constexpr (is_dense(spread)) block.read_dense(y, dense);
       f(z, dense);
     });
   }
@@ -190,13 +189,13 @@ struct SoftmaxLinearTwoPass {
     RunningSums<R> running;
     for_each_tile(block, head.y, [&](const Held<R>& z, const Held<R>& dense) {
       running.add(z, [&](int j, Shifted<R> shifted, double& q_sum) {
-        const int64_t c = block.class_of(j);
-        if (spread == Spread::none || !block.has(c)) return R(0);
+        const int i = block.place(j);
+        if (spread == Spread::none || !block.has(i)) return R(0);
         if (spread == Spread::uniform) {
           q_sum += 1;
           return -shifted.d;
         }
-        const Parts<R> q = target.at(dense[j], c);
+        const Parts<R> q = target.at(dense[j], block.begin + i);
         q_sum += static_cast<double>(q.head) + static_cast<double>(q.tail);
         return q.head * distance(q.head, shifted.d);
       });
@@ -222,12 +221,12 @@ struct SoftmaxLinearTwoPass {
     const ExponentialBelow<R> exponential(static_cast<R>(row.sums.max));
     for_each_tile(block, head.y, [&](const Held<R>& z, const Held<R>& dense) {
       T* dz = block.shared_row(grad, call.grad_strides);
-      block.for_each([&](int j, int64_t c) {
-        const R slope = gradient.template value<spread>(exponential(z[j]), target.at(dense[j], c));
-        dz[c - block.begin] = stored<T>(counts ? slope : R(0));
+      block.for_each([&](int j, int i) {
+        const R slope = gradient.template value<spread>(exponential(z[j]), target.at(dense[j], block.begin + i));
+        dz[i] = stored<T>(counts ? slope : R(0));
       });
-      if (!is_dense(spread) && counts && block.owns(head.y)) {
-        dz[head.y - block.begin] = own_slope(row, head, exponential(z_label));
+      if (const int label = block.place_of(head.y); !is_dense(spread) && counts && block.owns(label)) {
+        dz[label] = own_slope(row, head, exponential(z_label));
       }
       block.store(grad, call.grad_strides);
       sync_block();

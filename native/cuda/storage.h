@@ -32,18 +32,15 @@ SURPRISAL_DEVICE T stored(Compute<T> x) {
 template <class T>
 inline constexpr int kPack = kPackBytes / static_cast<int>(sizeof(T));
 
-/** Calls f with a value of the storage type of a floating dtype. */
-template <class F>
-SURPRISAL_DEVICE void with_storage(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::float64:
-      return f(double{});
-    case DType::float16:
-      return f(Float16{});
-    case DType::bfloat16:
-      return f(BFloat16{});
-    default:
-      return f(float{});
+/** Calls f with a value of a dense target's storage type: the logits', or what they are computed in. */
+template <class T, class F>
+SURPRISAL_DEVICE void with_dense(DType dtype, F&& f) {
+  if constexpr (sizeof(T) == sizeof(Compute<T>)) {
+    f(T{});
+  } else if (dtype == DType::float32) {
+    f(float{});
+  } else {
+    f(T{});
   }
 }
 

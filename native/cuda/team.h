@@ -84,6 +84,7 @@ class Team {
   /** In pairs, pairs of pairs and so on: all lanes get the same, as both sides of a pair add the same two. */
   template <class V, int n, class Combine>
   SURPRISAL_DEVICE static void across_lanes(V (&x)[n], int lanes, Combine combine) {
+    SURPRISAL_NO_UNROLL
     for (int bits = lanes / 2; bits > 0; bits /= 2) {
       SURPRISAL_UNROLL
       for (int i = 0; i < n; ++i) x[i] = combine(x[i], shuffle_xor(x[i], bits));

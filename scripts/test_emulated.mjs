@@ -1,0 +1,48 @@
+// Builds the CUDA kernels' own source as C++ against the emulator in test/cuda_emulator, and runs them beside the CPU
+// backend: every loss, driver and tail, and the bytes that they move. With --asan the same under AddressSanitizer and
+// UndefinedBehaviorSanitizer, where every array is a buffer of exactly its size. Neither a GPU nor nvcc is needed.
+//
+//   node scripts/test_emulated.mjs [--asan] [part of a test's name]
+
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const sanitized = process.argv.includes('--asan');
+const wanted = process.argv.slice(2).filter((argument) => argument !== '--asan');
+const build = sanitized ? 'build-emulated-asan' : 'build-emulated';
+
+function must(command, args, env = {}) {
+  const { error, status, signal } = spawnSync(command, args, {
+    cwd: root,
+    stdio: 'inherit',
+    env: { ...process.env, ...env },
+  });
+  if (error) throw error;
+  if (status === 0) return;
+  console.error(`test:emulated: ${command} ${args.join(' ')} ended with ${signal ?? `exit code ${status}`}`);
+  process.exit(1);
+}
+
+const configured = existsSync(join(root, build, 'CMakeCache.txt'));
+const generator = spawnSync('ninja', ['--version']).error ? 'Unix Makefiles' : 'Ninja';
+must('cmake', [
+  ...['-S', '.', '-B', build, '-DSURPRISAL_CUDA_EMULATED=ON'],
+  ...(configured ? [] : ['-G', generator]),
+  '-DCMAKE_CXX_COMPILER=g++',
+  ...(sanitized
+    ? [
+        '-DCMAKE_BUILD_TYPE=RelWithDebInfo',
+        '-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1',
+        // Inlined formulas have so many short-lived locals that watching their scopes takes GCC minutes a file.
+        '-DCMAKE_CXX_FLAGS=-fno-sanitize-address-use-after-scope',
+        '-DSURPRISAL_SANITIZE=address,undefined',
+      ]
+    : ['-DCMAKE_BUILD_TYPE=Release']),
+]);
+const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism());
+must('cmake', ['--build', build, '--target', 'cuda_parity', '--parallel', jobs]);
+must(join(root, build, 'cuda_parity'), wanted, { ASAN_OPTIONS: 'detect_leaks=0' });
