@@ -42,6 +42,8 @@ export type Field =
   | 'posWeightClassStride'
   /** dL/d(output): a number, or a tensor in the compute dtype with one value a row or an element. */
   | 'gradOutput'
+  /** Where the call is computed: 0 is the CPU, i + 1 is GPU i, to which the arrays are brought and back. */
+  | 'device'
   /** The loss's own parameters, in the order of its registry entry. */
   | `parameter${0 | 1 | 2 | 3 | 4 | 5}`;
 
@@ -81,6 +83,19 @@ export interface AsyncCall {
 }
 
 export type MemoryMode = 'held' | 'copied';
+
+/** What CUDA finds. */
+export interface Cuda {
+  readonly devices: readonly {
+    readonly name: string;
+    /** Bytes. */
+    readonly memory: number;
+    /** Compute capability. */
+    readonly capability: string;
+  }[];
+  /** Where there are none: why, and what to do. */
+  readonly unavailable?: string;
+}
 
 export interface Processors {
   /** How many the affinity allows. */
@@ -125,6 +140,8 @@ export interface Binding {
   /** The one in use. `setInstructionSet` is for tests and benchmarks. */
   getInstructionSet(): string;
   setInstructionSet(name: string): void;
+  /** The GPUs; the driver is first asked for here. */
+  cuda(): Cuda;
   /** What the system lets this process compute on. `root` is put before each path that is read, for tests. */
   processors(root?: string): Processors;
   /** What SURPRISAL_NUM_THREADS said where that was no number of threads. */

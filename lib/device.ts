@@ -15,12 +15,22 @@ export interface DeviceInfo {
   readonly capability: string;
 }
 
-const noCuda = 'this build of surprisal has no CUDA backend; CPU tensors work on the CPU';
-
 /** The devices that losses can run on. */
 export function devices(): DeviceInfo[] {
   const name = cpus()[0]?.model.trim() || process.arch;
-  return [{ device: 'cpu', name, memory: totalmem(), capability: binding.getInstructionSet() }];
+  return [
+    { device: 'cpu', name, memory: totalmem(), capability: binding.getInstructionSet() },
+    ...binding.cuda().devices.map((gpu, i): DeviceInfo => ({ device: `cuda:${i}`, ...gpu })),
+  ];
+}
+
+function describeCuda(): string[] {
+  const { devices, unavailable } = binding.cuda();
+  if (unavailable !== undefined) return [`cuda: not available: ${unavailable}`];
+  return devices.map(
+    ({ name, memory, capability }, i) =>
+      `cuda:${i}: ${name}, ${(memory / 2 ** 30).toFixed(1)} GiB, compute capability ${capability}`,
+  );
 }
 
 /** What works here, what does not, and what to do about it, in words. */
@@ -34,14 +44,37 @@ export function diagnose(): string {
       `${binding.getNumThreads()} threads, on ${allowed} processors` +
       (Number.isFinite(quota) ? ` with a quota of ${Number(quota.toFixed(2))} of them` : ''),
     `asynchronous calls: in ${copies ? 'copies of the arrays: this runtime has no way to hold their memory' : "the arrays' own memory"}`,
-    `cuda: not available: ${noCuda}`,
+    ...describeCuda(),
   ].join('\n');
 }
 
-/** Checks a device's name and that it is there. Throws ERR_OPTION or ERR_CUDA_UNAVAILABLE. */
-export function resolveDevice(device: unknown): 'cpu' {
-  if (device === 'cpu') return device;
-  if (typeof device === 'string' && /^cuda(:\d+)?$/.test(device)) throw cudaUnavailable(noCuda);
+/** Numbers of devices on the native side: the CPU, and the first GPU. */
+const cpu = 0;
+const firstGpu = 1;
+
+/** Checks the name of a device that a tensor is to live on. Throws ERR_OPTION or ERR_CUDA_UNAVAILABLE. */
+export function requireHost(device: unknown): void {
+  if (resolveDevice(device) === cpu) return;
+  throw cudaUnavailable(
+    `tensors live in host memory; give { device: ${describe(device)} } to a call, which brings them there and back`,
+  );
+}
+
+/**
+ * Checks a device's name and that it is there; its number on the native side. Throws ERR_OPTION or
+ * ERR_CUDA_UNAVAILABLE.
+ */
+export function resolveDevice(device: unknown): number {
+  if (device === 'cpu') return cpu;
+  const index = typeof device === 'string' ? /^cuda(?::(\d+))?$/.exec(device) : null;
+  if (index !== null) {
+    const { devices, unavailable } = binding.cuda();
+    const number = Number(index[1] ?? 0);
+    if (number < devices.length) return firstGpu + number;
+    throw cudaUnavailable(
+      unavailable ?? `there is no device ${number}, but ${devices.length}, counted from 0; see devices()`,
+    );
+  }
   throw typeError('ERR_OPTION', `expected 'cpu', 'cuda' or 'cuda:N' for device, got ${describe(device)}`);
 }
 

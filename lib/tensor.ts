@@ -1,5 +1,5 @@
 import { binding, dtypeCode } from './binding.js';
-import { resolveDevice, type Device } from './device.js';
+import { requireHost, type Device } from './device.js';
 import { describe, rangeError, typeError } from './errors.js';
 import { checkOptions } from './options.js';
 
@@ -175,7 +175,7 @@ export class Tensor {
   /** This tensor on `device`; itself where it is there already. Throws ERR_CUDA_UNAVAILABLE. */
   to(device: Device): this {
     this.#checkAlive();
-    resolveDevice(device);
+    requireHost(device);
     return this;
   }
 
@@ -464,7 +464,7 @@ export function tensor(data: TensorLike, options: TensorOptions = {}): Tensor {
     strides,
     device = 'cpu',
   } = checkOptions('tensor', options, ['shape', 'dtype', 'strides', 'device']);
-  resolveDevice(device);
+  requireHost(device);
   if (ArrayBuffer.isView(data)) return fromData('tensor', data, shape, dtype, strides);
   if (typeof data === 'number' || typeof data === 'bigint' || Array.isArray(data)) {
     const nested = flatten('tensor', data);

@@ -10,6 +10,7 @@
 #include "cpu/cpu.h"
 #include "cpu/processors.h"
 #include "cpu/thread_pool.h"
+#include "devices.h"
 
 namespace surprisal {
 namespace {
@@ -23,9 +24,8 @@ napi_value evaluate(napi_env env, napi_callback_info info) {
   size_t count = kArrayCount;
   napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr);
   try {
-    const Backend& backend = cpu_backend();
-    const Evaluation call = read_evaluation(env, {arguments, std::min(count, kArrayCount)}, backend);
-    return loss_value(env, call, backend.evaluate(call));
+    const Evaluation call = read_evaluation(env, {arguments, std::min(count, kArrayCount)}, cpu_backend());
+    return loss_value(env, call, backend_of(call.device).evaluate(call));
   } catch (const Napi::Error& error) {
     error.ThrowAsJavaScriptException();
   } catch (const std::exception& exception) {
@@ -73,6 +73,22 @@ Napi::Array array_of(Napi::Env env, const List& list, Make&& make) {
   return array;
 }
 
+/** What CUDA finds, asked for when it is wanted: the driver is loaded only then. */
+Napi::Value cuda(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const CudaDevices& found = cuda_devices();
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("devices", array_of(env, found.devices, [&](const CudaDevice& device) {
+               Napi::Object entry = Napi::Object::New(env);
+               entry.Set("name", device.name);
+               entry.Set("memory", device.memory);
+               entry.Set("capability", device.capability);
+               return entry;
+             }));
+  if (!found.unavailable.empty()) result.Set("unavailable", found.unavailable);
+  return result;
+}
+
 Napi::Array describe_losses(Napi::Env env, const Backend& backend) {
   const std::vector<LossInfo> infos(backend.losses, backend.losses + backend.loss_count);
   return array_of(env, infos, [&](const LossInfo& info) {
@@ -107,6 +123,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
                   throw Napi::RangeError::New(info.Env(), "no instruction set '" + name + "' here");
                 }
               }));
+  exports.Set("cuda", Napi::Function::New(env, cuda));
   exports.Set("processors", Napi::Function::New(env, processors));
   if (const auto& asked = default_threads().ignored; !asked.empty()) exports.Set("ignoredNumThreads", string(asked));
   exports.Set("getNumThreads", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {

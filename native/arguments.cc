@@ -34,6 +34,7 @@ enum Slot {
   kPosWeightRowStride,
   kPosWeightClassStride,
   kGradOutput,
+  kDevice,
   kParameter0,
   kSlotCount = kParameter0 + kMaxParameters,
 };
@@ -134,6 +135,7 @@ const std::vector<const char*> kFieldNames = {
     "posWeightRowStride",
     "posWeightClassStride",
     "gradOutput",
+    "device",
     "parameter0",
     "parameter1",
     "parameter2",
@@ -185,6 +187,7 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
   std::copy_n(header + kParameter0, kMaxParameters, call.parameters);
   call.input_strides = read_strides(env, header, kInputOuterStride);
   call.grad_output = header[kGradOutput];
+  call.device = static_cast<int>(to_integer(env, header[kDevice], kCpu, "device"));
 
   const int size = kDTypeSizes[static_cast<int>(call.dtype)];
   const int compute_size = call.dtype == DType::float64 ? 8 : 4;

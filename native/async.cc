@@ -17,6 +17,7 @@
 #include "arguments.h"
 #include "array_memory.h"
 #include "cpu/thread_pool.h"
+#include "devices.h"
 
 namespace surprisal {
 namespace {
@@ -31,7 +32,7 @@ class AsyncCall final : public ThreadPool::Job {
         calls_(calls),
         evaluation_(read_evaluation(env, arguments, cpu_backend())),
         memory_(env, arguments, evaluation_),
-        computation_(cpu_backend().compute(evaluation_)),
+        computation_(backend_of(evaluation_.device).compute(evaluation_)),
         deferred_(Napi::Promise::Deferred::New(env)) {
     evaluation_.cancelled = &cancelled_;
   }

@@ -23,9 +23,13 @@ struct Strides {
 
 inline constexpr int kMaxParameters = 6;
 
+/** The CPU among the numbers of devices; GPU i is i + 1. */
+inline constexpr int kCpu = 0;
+
 /** One call: rows = outer × inner rows of `classes` logits, and all that belongs to them. Absent arrays are null. */
 struct Evaluation {
   int loss = 0;
+  int device = kCpu;
   DType dtype = DType::float32;
   Reduction reduction = Reduction::mean;
   double divisor = 0;  // of a mean; 0: the loss's own denominator

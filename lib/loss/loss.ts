@@ -86,7 +86,7 @@ function partsOf(definition: LossDefinition, kind: string) {
 export type GradOutput = number | TensorLike;
 
 export interface CallOptions {
-  /** Where to compute; the default is where the data lives. */
+  /** Where to compute: 'cpu' by default; 'cuda' brings the arrays to a GPU and the results back. */
   device?: Device;
   /**
    * Memory for the loss: of the output's shape, contiguous, float64 for float64 input and float32 for any other, apart
@@ -316,7 +316,7 @@ export abstract class Loss {
     options: GradOptions | undefined,
   ): Prepared {
     const { owner, classAxis, rank, divisor, numSplits, lens } = this.#definition;
-    if (options?.device !== undefined) resolveDevice(options.device);
+    const device = resolveDevice(options?.device ?? 'cpu');
     const given = asTensor(input, 'input');
     const { shape, dtype } = given;
     if (!isFloat(dtype)) {
@@ -366,6 +366,7 @@ export abstract class Loss {
     header[slot.inputOuterStride] = x.strides.outer;
     header[slot.inputInnerStride] = x.strides.inner;
     header[slot.inputClassStride] = x.strides.classes;
+    header[slot.device] = device;
     header[slot.divisor] = divisor?.(shape) ?? 0;
     if (indices !== undefined) header[slot.indicesDtype] = dtypeCode[indices.dtype]!;
     if (dense !== undefined) {

@@ -130,6 +130,7 @@ class DeviceArrays {
 
 double evaluate(const Evaluation& call) {
   const Stream stream = nullptr;
+  use_device(std::max(call.device - 1, 0));
   const DeviceLimits limits = device_limits();
   DeviceArrays arrays(call, stream);
   const DeviceMemory workspace(workspace_bytes(call, limits), stream);

@@ -28,6 +28,29 @@ void zero_device(void* device, size_t bytes, Stream stream) { check(cudaMemsetAs
 
 void synchronize(Stream stream) { check(cudaStreamSynchronize(stream)); }
 
+void use_device(int device) { check(cudaSetDevice(device)); }
+
+CudaDevices find_devices() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorInsufficientDriver) {
+    return {{}, "no NVIDIA driver for CUDA " + std::to_string(CUDART_VERSION / 1000) +
+                    " was found; install one, or update it (nvidia-smi shows what is there)"};
+  }
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    return {{}, "the NVIDIA driver finds no GPU; CUDA_VISIBLE_DEVICES may hide it"};
+  }
+  if (error != cudaSuccess) return {{}, CudaError(error).what()};
+  CudaDevices found;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, i));
+    found.devices.push_back({properties.name, static_cast<double>(properties.totalGlobalMem),
+                             std::to_string(properties.major) + "." + std::to_string(properties.minor)});
+  }
+  return found;
+}
+
 DeviceLimits device_limits() {
   constexpr int kHopper = 9, kLargestCluster = 16, kPortableCluster = 8;
   int device = 0, major = 0;

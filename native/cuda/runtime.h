@@ -5,6 +5,7 @@
 
 #include <cstddef>
 
+#include "../devices.h"
 #include "plan.h"
 #include "problem.h"
 
@@ -19,7 +20,13 @@ void copy_to_host(void* host, const void* device, size_t bytes, Stream);
 void zero_device(void* device, size_t bytes, Stream);
 void synchronize(Stream);
 
+/** Work that this thread asks for from now on goes to this GPU. */
+void use_device(int device);
+
+/** Of the device in use. */
 DeviceLimits device_limits();
+
+CudaDevices find_devices();
 
 /** Device memory that goes back to the pool with it. */
 class DeviceMemory {
