@@ -14,7 +14,8 @@ const CudaDevices& cuda_devices() {
   static const auto* found = new CudaDevices(find_devices());
 #else
   static const auto* found = new CudaDevices{
-      {}, "this build has no CUDA backend; build from source with nvcc installed and the CMake option SURPRISAL_CUDA on"};
+      {},
+      "this build has no CUDA backend; build from source with nvcc installed and the CMake option SURPRISAL_CUDA on"};
 #endif
   return *found;
 }

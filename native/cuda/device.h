@@ -139,6 +139,12 @@ __global__ void __launch_bounds__(Job::most_threads, 1) run_job(const __grid_con
   job();
 }
 
+/** x, of which the compiler knows nothing: what follows from it is computed where it stands. */
+SURPRISAL_DEVICE int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 /** Puts a job into a stream. Throws CudaError. */
 template <class Job>
 void launch(const Job& job, const LaunchShape& shape, Stream stream) {

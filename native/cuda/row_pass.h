@@ -141,10 +141,35 @@ class RowBlock {
   /** Calls f(j, i) for the places i of this thread. */
   template <class F>
   SURPRISAL_DEVICE void for_each(F&& f) const {
+    // Places and addresses are made anew: kept from an earlier loop they would take as many registers as the row.
+    const int first_place = opaque(team.rank);
     SURPRISAL_UNROLL
     for (int j = 0; j < kElements<Compute<T>>; ++j) {
-      if (has(place(j))) f(j, place(j));
+      const int i = first_place + j * team.size;
+      if (has(i)) f(j, i);
     }
+  }
+
+  /** A place of a row with a value of its own. It is known before the others are written: they need the registers. */
+  struct Own {
+    int place = -1;  // −1: this thread has none
+    T value = {};
+  };
+
+  /** Writes f(j, i) to this thread's places i of a row in shared memory; 0 where the row does not count. */
+  template <class F>
+  SURPRISAL_DEVICE void write(T* shared_row, const Own& own, F&& f) const {
+    const bool counts = head().state == RowState::counts;
+    for_each([&](int j, int i) { shared_row[i] = stored<T>(counts ? f(j, i) : Compute<T>(0)); });
+    if (own.place >= 0) shared_row[own.place] = own.value;
+  }
+
+  /** The label's place, where this thread has it and its row counts, with the value that `slope()` gives, in double. */
+  template <class F>
+  SURPRISAL_DEVICE Own own_label(F&& slope) const {
+    const int label = place_of(head().y);
+    if (head().state != RowState::counts || !owns(label)) return {};
+    return {label, stored<T>(static_cast<Compute<T>>(slope()))};
   }
 
   /** This thread's elements of its row in shared memory; `fill` past the row's end. */

@@ -34,8 +34,9 @@ CudaDevices find_devices() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error == cudaErrorInsufficientDriver) {
-    return {{}, "no NVIDIA driver for CUDA " + std::to_string(CUDART_VERSION / 1000) +
-                    " was found; install one, or update it (nvidia-smi shows what is there)"};
+    return {{},
+            "no NVIDIA driver for CUDA " + std::to_string(CUDART_VERSION / 1000) +
+                " was found; install one, or update it (nvidia-smi shows what is there)"};
   }
   if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
     return {{}, "the NVIDIA driver finds no GPU; CUDA_VISIBLE_DEVICES may hide it"};

@@ -53,6 +53,16 @@ SURPRISAL_DEVICE void finish_sums(Team& team, CoupledSums& sums) {
   sums = {terms[0], terms[1], terms[2], terms[3]};
 }
 
+/** The label's slope, for the thread that has its place. */
+template <class T, class Coupled>
+SURPRISAL_DEVICE auto own_slope(const RowBlock<T>& block, const Coupled& coupled, const RowSums& row,
+                                const CoupledSums& sums, Compute<T> z_label) {
+  return block.own_label([&] {
+    const double e = coupled.exponential(z_label);
+    return CoupledGradient<Compute<T>>::label(row, sums.label_slope, sums.slope, e, block.head().scale);
+  });
+}
+
 template <class T, class Formula, bool kGrad>
 struct SoftmaxCoupled {
   using R = Compute<T>;
@@ -99,16 +109,11 @@ struct SoftmaxCoupled {
 
     if constexpr (kGrad) {
       T* grad = static_cast<T*>(call.grad);
-      T* dz = block.shared_row(grad, call.grad_strides);
-      const bool counts = head.state == RowState::counts;
       const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
+      const auto own = own_slope(block, coupled, row, sums, z_label);
       sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
-      block.for_each([&](int j, int i) { dz[i] = stored<T>(counts ? gradient.value(slopes[j], e[j]) : R(0)); });
-      if (counts && block.owns(label)) {
-        const double own =
-            CoupledGradient<R>::label(row, sums.label_slope, sums.slope, coupled.exponential(z_label), head.scale);
-        dz[label] = stored<T>(static_cast<R>(own));
-      }
+      block.write(block.shared_row(grad, call.grad_strides), own,
+                  [&](int j, int) { return gradient.value(slopes[j], e[j]); });
       block.store(grad, call.grad_strides);
     }
     block.put_loss(problem, call.rows(), leads, sums.loss + sums.label_loss);
@@ -156,20 +161,13 @@ struct SoftmaxCoupledPasses {
 
     if constexpr (kGrad) {
       T* grad = static_cast<T*>(call.grad);
-      const bool counts = head.state == RowState::counts;
       const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
       block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
-        T* dz = block.shared_row(grad, call.grad_strides);
-        const int label = block.place_of(head.y);
-        block.for_each([&](int j, int i) {
+        const auto own = own_slope(block, coupled, row, sums, z_label);
+        block.write(block.shared_row(grad, call.grad_strides), own, [&](int j, int) {
           const R e = coupled.exponential(z[j]);
-          dz[i] = stored<T>(counts ? gradient.value(coupled.other(z[j], e).term[1], e) : R(0));
+          return gradient.value(coupled.other(z[j], e).term[1], e);
         });
-        if (counts && block.owns(label)) {
-          const double own =
-              CoupledGradient<R>::label(row, sums.label_slope, sums.slope, coupled.exponential(z_label), head.scale);
-          dz[label] = stored<T>(static_cast<R>(own));
-        }
         block.store(grad, call.grad_strides);
         sync_block();
       });

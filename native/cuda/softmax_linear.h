@@ -36,10 +36,17 @@ struct LinearRow {
   SURPRISAL_DEVICE double q_all() const { return q_sum + label.share; }
 };
 
-/** The label's slope, of whose target `own_floor` is the spread part. */
-template <class R>
-SURPRISAL_DEVICE double label_slope(const LinearRow& row, double own_floor, double e, double scale) {
-  return LinearGradient<R>::label(row.sums, row.q_all(), row.label.share + own_floor, e, scale);
+/** The label's slope, for the thread that has its place. */
+template <Spread spread, class T, class Formula>
+SURPRISAL_DEVICE auto own_slope(const RowBlock<T>& block, const Formula& formula, const LinearRow& row,
+                                const RowHead& head, Compute<T> z_label) {
+  using R = Compute<T>;
+  if constexpr (is_dense(spread)) return typename RowBlock<T>::Own{};
+  return block.own_label([&] {
+    const double e = ExponentialBelow<R>(static_cast<R>(row.sums.max))(z_label);
+    const double own_floor = formula.floor * (spread == Spread::weighted ? head.weight : 1);
+    return LinearGradient<R>::label(row.sums, row.q_all(), row.label.share + own_floor, e, head.scale);
+  });
 }
 
 template <class T, class Formula, Spread spread, bool kGrad>
@@ -122,19 +129,12 @@ struct SoftmaxLinear {
                               const LinearRow& row, const Held<R>& e, const Held<R>& dense, R z_label) const {
     const Evaluation& call = problem.call;
     T* grad = static_cast<T*>(call.grad);
-    T* dz = block.shared_row(grad, call.grad_strides);
-    const bool counts = head.state == RowState::counts;
     const LinearGradient<R> gradient(row.sums, row.q_all(), head.scale);
+    const auto own = own_slope<spread>(block, formula, row, head, z_label);
     sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
-    block.for_each([&](int j, int i) {
-      const R slope = gradient.template value<spread>(e[j], target.at(dense[j], block.begin + i));
-      dz[i] = stored<T>(counts ? slope : R(0));
+    block.write(block.shared_row(grad, call.grad_strides), own, [&](int j, int i) {
+      return gradient.template value<spread>(e[j], target.at(dense[j], block.begin + i));
     });
-    if (const int label = block.place_of(head.y); !is_dense(spread) && counts && block.owns(label)) {
-      const R e_label = ExponentialBelow<R>(static_cast<R>(row.sums.max))(z_label);
-      const double own_floor = formula.floor * (spread == Spread::weighted ? head.weight : 1);
-      dz[label] = stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e_label, head.scale)));
-    }
     block.store(grad, call.grad_strides);
   }
 };
@@ -216,26 +216,16 @@ struct SoftmaxLinearTwoPass {
                               const LinearRow& row, R z_label) const {
     const Evaluation& call = problem.call;
     T* grad = static_cast<T*>(call.grad);
-    const bool counts = head.state == RowState::counts;
     const LinearGradient<R> gradient(row.sums, row.q_all(), head.scale);
     const ExponentialBelow<R> exponential(static_cast<R>(row.sums.max));
     for_each_tile(block, head.y, [&](const Held<R>& z, const Held<R>& dense) {
-      T* dz = block.shared_row(grad, call.grad_strides);
-      block.for_each([&](int j, int i) {
-        const R slope = gradient.template value<spread>(exponential(z[j]), target.at(dense[j], block.begin + i));
-        dz[i] = stored<T>(counts ? slope : R(0));
+      const auto own = own_slope<spread>(block, formula, row, head, z_label);
+      block.write(block.shared_row(grad, call.grad_strides), own, [&](int j, int i) {
+        return gradient.template value<spread>(exponential(z[j]), target.at(dense[j], block.begin + i));
       });
-      if (const int label = block.place_of(head.y); !is_dense(spread) && counts && block.owns(label)) {
-        dz[label] = own_slope(row, head, exponential(z_label));
-      }
       block.store(grad, call.grad_strides);
       sync_block();
     });
-  }
-
-  SURPRISAL_DEVICE T own_slope(const LinearRow& row, const RowHead& head, R e) const {
-    const double own_floor = formula.floor * (spread == Spread::weighted ? head.weight : 1);
-    return stored<T>(static_cast<R>(label_slope<R>(row, own_floor, e, head.scale)));
   }
 };
 

@@ -105,6 +105,8 @@ inline BFloat16 narrow(float x, BFloat16) {
   return {static_cast<uint16_t>(bits >> 16)};
 }
 
+inline int opaque(int x) { return x; }
+
 template <class Job>
 void launch(const Job& job, const LaunchShape& shape, Stream /*work is done where it is launched*/) {
   if (shape.threads > Job::most_threads) __builtin_trap();
