@@ -1,11 +1,13 @@
-// Builds the CUDA kernels' own source as C++ against the emulator in test/cuda_emulator, and runs them beside the CPU
-// backend: every loss, driver and tail, and the bytes that they move. With --asan the same under AddressSanitizer and
-// UndefinedBehaviorSanitizer, where every array is a buffer of exactly its size. Neither a GPU nor nvcc is needed.
+// Builds the CUDA kernels' own source as C++ against the emulator in test/cuda_emulator, and runs them: beside the CPU
+// backend, every loss, driver and tail, and the bytes that they move; then mocha's suites of results on an addon whose
+// every call runs on the kernels. With --asan the first part under AddressSanitizer and UndefinedBehaviorSanitizer, where
+// every array is a buffer of exactly its size. Neither a GPU nor nvcc is needed.
 //
-//   node scripts/test_emulated.mjs [--asan] [part of a test's name]
+//   node scripts/test_emulated.mjs [--asan] [part of the name of a test of the first part, alone]
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -44,5 +46,21 @@ must('cmake', [
     : ['-DCMAKE_BUILD_TYPE=Release']),
 ]);
 const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism());
-must('cmake', ['--build', build, '--target', 'cuda_parity', '--parallel', jobs]);
+const mochas = !sanitized && wanted.length === 0;
+const targets = mochas ? ['cuda_parity', 'surprisal'] : ['cuda_parity'];
+must('cmake', ['--build', build, '--target', ...targets, '--parallel', jobs]);
 must(join(root, build, 'cuda_parity'), wanted, { ASAN_OPTIONS: 'detect_leaks=0' });
+
+/** What checks results. The others are about the CPU's threads, time and memory. */
+const suites = ['golden/golden', 'loss/gradient', 'functional/softmax', 'numerics/special_values'];
+if (mochas) {
+  must(
+    process.execPath,
+    [
+      createRequire(import.meta.url).resolve('mocha/bin/mocha.js'),
+      ...['--no-config', '--timeout', '300000'],
+      ...suites.map((name) => `dist-dev/test/${name}.test.js`),
+    ],
+    { SURPRISAL_BINDING: join(root, build, 'surprisal.node') },
+  );
+}

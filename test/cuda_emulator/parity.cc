@@ -593,18 +593,59 @@ void test_special_values() {
   }
 }
 
+/** The last row that each driver takes, and the first one that it does not. */
+void test_plans() {
+  const auto driver = [](int64_t classes, int compute_bytes, const DeviceLimits& limits) {
+    const RowPlan plan = plan_rows(classes, compute_bytes, compute_bytes, limits);
+    const int64_t held = static_cast<int64_t>(plan.threads / plan.team) * plan.team;
+    expect(held == plan.threads && plan.threads % 32 == 0, "teams fill a block of whole warps");
+    expect(plan.driver == RowDriver::two_pass || static_cast<int64_t>(plan.slice) * plan.cluster >= classes,
+           "the slices hold the row");
+    expect(static_cast<int64_t>(plan.team) * kRegisterBytes / compute_bytes >= plan.slice, "registers hold the slice");
+    expect(static_cast<int64_t>(plan.shared_bytes) < limits.shared_bytes, "shared memory holds the slice");
+    return std::string(kRowDriverNames[static_cast<int>(plan.driver)]) + " " + std::to_string(plan.cluster);
+  };
+  const DeviceLimits ampere = {163 * 1024, 1}, desktop = {99 * 1024, 8};
+  const struct {
+    int64_t classes;
+    int compute_bytes;
+    DeviceLimits limits;
+    const char* expected;
+  } edges[] = {
+      {1, 4, kLarge, "lanes 1"},         {512, 4, kLarge, "lanes 1"},       {513, 4, kLarge, "block 1"},
+      {8192, 4, kLarge, "block 1"},      {8193, 4, kLarge, "cluster 2"},    {16384, 4, kLarge, "cluster 2"},
+      {16385, 4, kLarge, "cluster 4"},   {32769, 4, kLarge, "cluster 8"},   {65537, 4, kLarge, "cluster 16"},
+      {131072, 4, kLarge, "cluster 16"}, {131073, 4, kLarge, "two_pass 1"}, {256, 8, kLarge, "lanes 1"},
+      {257, 8, kLarge, "block 1"},       {4096, 8, kLarge, "block 1"},      {4097, 8, kLarge, "cluster 2"},
+      {8192, 4, ampere, "block 1"},      {8193, 4, ampere, "two_pass 1"},   {65536, 4, desktop, "cluster 8"},
+      {65537, 4, desktop, "two_pass 1"}, {8192, 4, kSmall, "two_pass 1"},
+  };
+  for (const auto& edge : edges) {
+    context = std::to_string(edge.classes) + " classes of " + std::to_string(edge.compute_bytes) + " bytes";
+    const std::string got = driver(edge.classes, edge.compute_bytes, edge.limits);
+    if (got != edge.expected) fail("%s, not %s", got.c_str(), edge.expected);
+  }
+}
+
 struct Test {
   const char* name;
   void (*run)();
 };
 
 constexpr Test kTests[] = {
-    {"linear", test_linear},           {"confident rows", test_confident_rows},
-    {"long rows", test_long_rows},     {"coupled", test_coupled},
-    {"row maps", test_row_maps},       {"row groups", test_row_groups},
-    {"elementwise", test_elementwise}, {"gather", test_gather},
-    {"traffic", test_traffic},         {"batch invariance", test_batch_invariance},
-    {"bad labels", test_bad_labels},   {"special values", test_special_values},
+    {"plans", test_plans},
+    {"linear", test_linear},
+    {"confident rows", test_confident_rows},
+    {"long rows", test_long_rows},
+    {"coupled", test_coupled},
+    {"row maps", test_row_maps},
+    {"row groups", test_row_groups},
+    {"elementwise", test_elementwise},
+    {"gather", test_gather},
+    {"traffic", test_traffic},
+    {"batch invariance", test_batch_invariance},
+    {"bad labels", test_bad_labels},
+    {"special values", test_special_values},
 };
 
 int run(const std::string& wanted) {
