@@ -275,6 +275,7 @@ Napi::Error to_error(Napi::Env env, const std::exception& exception) {
     return coded(Napi::RangeError::New(env, error->what()), error->code);
   }
   if (dynamic_cast<const Aborted*>(&exception)) return coded(Napi::Error::New(env, exception.what()), "ERR_ABORTED");
+  if (dynamic_cast<const DeviceError*>(&exception)) return coded(Napi::Error::New(env, exception.what()), "ERR_CUDA");
   if (dynamic_cast<const std::bad_alloc*>(&exception)) {
     return coded(Napi::Error::New(env, "out of memory for a call's scratch space; use smaller batches"),
                  "ERR_OUT_OF_MEMORY");

@@ -75,6 +75,11 @@ struct CodedError : std::range_error {
   const char* code;
 };
 
+/** A device's own fault, which JavaScript sees as an Error with the code ERR_CUDA. */
+struct DeviceError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /** Throws what is said of a row whose class index is out of range. */
 [[noreturn]] void throw_bad_label(const Evaluation& call, int64_t row);
 

@@ -1,7 +1,5 @@
 #include "devices.h"
 
-#include <stdexcept>
-
 #ifdef SURPRISAL_CUDA
 #include "cuda/cuda.h"
 #include "cuda/runtime.h"
@@ -30,7 +28,7 @@ const Backend& backend_of(int device) {
 #ifdef SURPRISAL_CUDA
   if (device <= static_cast<int>(cuda_devices().devices.size())) return cuda_backend();
 #endif
-  throw std::runtime_error("there is no GPU " + std::to_string(device - 1));
+  throw DeviceError("there is no GPU " + std::to_string(device - 1));
 #endif
 }
 

@@ -24,7 +24,7 @@ struct CudaDevices {
 
 const CudaDevices& cuda_devices();
 
-/** Of a call's device: kCpu, or a GPU's number. Throws std::runtime_error where there is no such GPU. */
+/** Of a call's device: kCpu, or a GPU's number. Throws DeviceError where there is no such GPU. */
 const Backend& backend_of(int device);
 
 }  // namespace surprisal

@@ -145,7 +145,7 @@ SURPRISAL_DEVICE int opaque(int x) {
   return x;
 }
 
-/** Puts a job into a stream. Throws CudaError. */
+/** Puts a job into a stream. Throws DeviceError. */
 template <class Job>
 void launch(const Job& job, const LaunchShape& shape, Stream stream) {
   constexpr int kSharedWithoutAsking = 48 * 1024, kPortableCluster = 8;

@@ -41,7 +41,7 @@ CudaDevices find_devices() {
   if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
     return {{}, "the NVIDIA driver finds no GPU; CUDA_VISIBLE_DEVICES may hide it"};
   }
-  if (error != cudaSuccess) return {{}, CudaError(error).what()};
+  if (error != cudaSuccess) return {{}, describe(error)};
   CudaDevices found;
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties;

@@ -1,7 +1,7 @@
 #pragma once
 
 // Memory and streams of the current device: CUDA's runtime in runtime.cc, the emulator's in test/cuda_emulator. All
-// throw CudaError, or std::bad_alloc where the device's memory does not suffice.
+// throw DeviceError, or std::bad_alloc where the device's memory does not suffice.
 
 #include <cstddef>
 
