@@ -37,10 +37,10 @@ struct RowPlan {
   int threads = 0;       // of a block
   int team = 0;          // threads of a block on one row
   int cluster = 1;       // blocks of a row
-  int rows = 1;          // of a block
+  int rows = 1;          // of a block, or groups of rows that are computed together
   int slice = 0;         // classes of a row that a block holds at once
   int row_bytes = 0;     // of a slice in shared memory, wherever it begins
-  int shared_bytes = 0;  // of rows; a job's own come to that
+  int shared_bytes = 0;  // after the scratch
 
   constexpr int64_t tiles(int64_t all_rows) const { return (all_rows + rows - 1) / rows; }
 };
