@@ -58,12 +58,20 @@ SURPRISAL_DEVICE void store_run(S* to, const R (&values)[n]) {
   for (int i = 0; i < n; ++i) store_global(to + i, stored<S>(values[i]));
 }
 
+/** Whether a formula's positives may have a factor. A requires-expression in a function is too much for nvcc. */
+template <class Formula, class = void>
+inline constexpr bool kHasPosWeight = false;
+template <class Formula>
+inline constexpr bool kHasPosWeight<Formula, std::void_t<decltype(Formula::has_pos_weight)>> = true;
+
 template <class T, class Formula, bool kGrad, bool kPosWeight>
 struct Elementwise {
   using R = Compute<T>;
   static constexpr int most_threads = kElementThreads;
   /** Elements that a thread has at once. */
   static constexpr int kRun = kPack<T>;
+  /** Values that an element's passes leave. */
+  static constexpr int kParts = Formula::parts(Formula::passes, kGrad);
 
   Problem problem;
   Formula formula;
@@ -123,7 +131,10 @@ struct Elementwise {
     const R w = factor(call.weight, call.weight_row_stride, call.weight_class_stride, at);
     R u = 1, loss;
     if constexpr (kPosWeight) u = factor(call.pos_weight, call.pos_weight_row_stride, call.pos_weight_class_stride, at);
-    formula.template evaluate<kGrad, kPosWeight>(x, y, y_tail, u, loss, grad);
+    R part[kParts > 0 ? kParts : 1];
+    if constexpr (Formula::passes > 0) formula.template prepare<0, kGrad>(x, y, part);
+    if constexpr (Formula::passes > 1) formula.template prepare<1, kGrad>(x, y, part);
+    formula.template evaluate<kGrad, kPosWeight>(part, x, y, y_tail, u, loss, grad);
     if constexpr (kGrad) grad = label.state == RowState::counts ? grad * w : R(0);
     return label.state == RowState::bad ? static_cast<R>(NAN) : loss * w;
   }
@@ -210,10 +221,15 @@ struct ElementwiseJobs {
                          follows(call.grad, call.grad_strides) && follows(call.dense, call.dense_strides);
     const LaunchShape shape = {parts(call, limits), kElementThreads, 1, sizeof(Scratch)};
     with_bool(call.grad != nullptr, [&](auto grad) {
-      with_bool(call.pos_weight != nullptr, [&](auto pos_weight) {
+      const auto run = [&](auto pos_weight) {
         using Job = Elementwise<T, Formula, grad.value, pos_weight.value>;
         surprisal::launch(Job{problem, formula, one_run}, shape, stream);
-      });
+      };
+      if constexpr (kHasPosWeight<Formula>) {
+        with_bool(call.pos_weight != nullptr, run);
+      } else {
+        run(std::false_type{});
+      }
     });
   }
 };

@@ -49,7 +49,7 @@ class GroupMemory {
 };
 
 /** What the drivers of a group's rows share. */
-template <class T, class Formula, bool kGrad>
+template <class T, class Formula>
 struct RowGroupPart {
   using R = Compute<T>;
 
@@ -140,22 +140,22 @@ struct RowGroupPart {
   };
 
   /** The sample's loss, for the thread that has its label's logit. */
-  SURPRISAL_DEVICE double loss(const RowSums& first, double distances, const Divergence& divergence, R z_label) const {
-    const Label own = {formula.cross_entropy.mass, static_cast<double>(z_label) - first.max, 0};
+  SURPRISAL_DEVICE double loss(const RowSums<>& first, double distances, const Divergence& divergence, R z_label) const {
+    const Label<> own = {formula.cross_entropy.mass, static_cast<double>(z_label) - first.max, 0};
     const double q_sum = floor() * static_cast<double>(problem.call.classes);
-    const double cross_entropy = linear_loss(first, q_sum, floor() == 0 ? 0 : floor() * distances, own);
+    const double cross_entropy = linear_loss(first.log_sum(), q_sum, floor() == 0 ? 0 : floor() * distances, own);
     return cross_entropy + formula.factor * (divergence.value - divergence.clamped) + divergence.nothing;
   }
 
   /** The gradient of row k of the tile's classes in place of its logits. */
-  SURPRISAL_DEVICE void write(int k, const RowSums& first, const Divergence& divergence, R z_label) const {
+  SURPRISAL_DEVICE void write(int k, const RowSums<>& first, const Divergence& divergence, R z_label) const {
     const Evaluation& call = problem.call;
     const bool counts = head.state == RowState::counts;
     const double q_sum = floor() * static_cast<double>(call.classes);
     const DivergenceSums sums = memory.sums(k, block.team.number);
     const double slope_sum = sums.slope / sums.p + divergence.nothing;
     const double q_all = k == 0 ? q_sum + formula.cross_entropy.mass : 0;
-    const typename Formula::Gradient gradient(formula.factor, slope_sum, head.scale, q_all, k == 0 ? floor() : 0);
+    const typename Formula::template Gradient<R> gradient(formula.factor, slope_sum, head.scale, q_all, k == 0 ? floor() : 0);
     const R* p = memory.probabilities(k, block.team.number);
     const R* slopes = memory.slopes(k, block.team.number);
     T* dz = tile(k).row(static_cast<T*>(call.grad), call.grad_strides, block.team.number, block.begin);
@@ -182,7 +182,7 @@ struct RowGroupPart {
 template <class T, class Formula, bool kGrad>
 struct RowGroup {
   using R = Compute<T>;
-  using Part = RowGroupPart<T, Formula, kGrad>;
+  using Part = RowGroupPart<T, Formula>;
   static constexpr int most_threads = kRowThreads;
 
   Problem problem;
@@ -203,7 +203,7 @@ struct RowGroup {
       z_label = widen(load_global(block.global(input, problem.call.input_strides, part.head.y)));
     }
     double distances = 0;
-    RowSums first = softmax(part, 0, distances);
+    RowSums<> first = softmax(part, 0, distances);
     SURPRISAL_NO_UNROLL
     for (int k = 1; k < formula.splits; ++k) {
       double ignored = 0;
@@ -232,25 +232,26 @@ struct RowGroup {
 
  private:
   /** Row k's probabilities into shared memory; its sums, and Σ (max − z). */
-  SURPRISAL_DEVICE RowSums softmax(Part& part, int k, double& distances) const {
+  SURPRISAL_DEVICE RowSums<> softmax(Part& part, int k, double& distances) const {
     const T* z = part.logits(k);
     R* p = part.memory.probabilities(k, part.block.team.number);
     R largest = -static_cast<R>(INFINITY);
     part.for_each([&](int i) { largest = maximum(widen(z[i]), largest); });
     const R max = part.block.team.maximum(largest);
     const ExponentialBelow<R> exponential(max);
-    int64_t maxima = 0;
+    int maxima = 0;
     double sums[3] = {};
     part.for_each([&](int i) {
       const R x = widen(z[i]), e = exponential(x);
       p[i] = e;
-      sums[0] += static_cast<double>(rest_term(x, max, e, maxima));
+      sums[0] += static_cast<double>(rest_term(x, max, e));
+      maxima += x == max;
       sums[2] -= static_cast<double>(exponential.difference(x));
     });
     sums[1] = static_cast<double>(maxima);
     part.block.team.sum(sums);
     distances = sums[2];
-    const RowSums row(static_cast<double>(max), sums[0], static_cast<int64_t>(sums[1]));
+    const RowSums<> row(static_cast<double>(max), sums[0], sums[1]);
     const Split<R> inverse(row.inverse());
     part.for_each([&](int i) { p[i] = times(p[i], inverse); });
     return row;
@@ -259,10 +260,10 @@ struct RowGroup {
 
 /** The same of samples that do not fit, in tiles: a pass for the rows' sums, one for the divergence, one for the
  * gradient. */
-template <class T, class Formula, bool kGrad>
+template <class T, class Formula>
 struct RowGroupPasses {
   using R = Compute<T>;
-  using Part = RowGroupPart<T, Formula, kGrad>;
+  using Part = RowGroupPart<T, Formula>;
   static constexpr int most_threads = kPassThreads;
 
   Problem problem;
@@ -275,12 +276,12 @@ struct RowGroupPasses {
     sync_block();
     const auto* input = static_cast<const T*>(call.input);
     const R z_label = widen(load_global(part.block.global(input, call.input_strides, part.head.y)));
-    auto* rows = reinterpret_cast<RowSums*>(part.memory.probabilities(2 * formula.splits, 0));
+    auto* rows = reinterpret_cast<RowSums<>*>(part.memory.probabilities(2 * formula.splits, 0));
     double distances = 0;
     SURPRISAL_NO_UNROLL
     for (int k = 0; k < formula.splits; ++k) sum_row(part, k, rows, distances);
     sync_block();
-    const RowSums first = rows[0];
+    const RowSums<> first = rows[0];
 
     typename Part::Divergence divergence;
     DivergenceSums nothing_yet = {};
@@ -308,7 +309,7 @@ struct RowGroupPasses {
       divergence.value += sums.slope;
       divergence.nothing += sums.p - sums.p;
     }
-    if constexpr (kGrad) {
+    if (call.grad != nullptr) {
       for_each_tile(part, rows, [&] {
         SURPRISAL_NO_UNROLL
         for (int k = 0; k < formula.splits; ++k) {
@@ -326,7 +327,7 @@ struct RowGroupPasses {
   }
 
  private:
-  SURPRISAL_DEVICE void sum_row(Part& part, int k, RowSums* rows, double& distances) const {
+  SURPRISAL_DEVICE void sum_row(Part& part, int k, RowSums<>* rows, double& distances) const {
     const Evaluation& call = problem.call;
     RunningSums<R> running;
     SURPRISAL_NO_UNROLL
@@ -350,7 +351,7 @@ struct RowGroupPasses {
 
   /** Calls f for each tile of the sample, its probabilities in shared memory. */
   template <class F>
-  SURPRISAL_DEVICE void for_each_tile(Part& part, const RowSums* rows, F&& f) const {
+  SURPRISAL_DEVICE void for_each_tile(Part& part, const RowSums<>* rows, F&& f) const {
     SURPRISAL_NO_UNROLL
     for (int64_t c = 0; c < problem.call.classes; c += plan.slice) {
       part.block.move_to(c);
@@ -376,7 +377,7 @@ struct RowGroupJobs {
     using Memory = GroupMemory<T>;
     const int splits = Formula(call.parameters, call.classes).splits;
     // The sums of the rows that do not fit come last.
-    const int64_t per_unit = Memory::bytes_per_sample(splits) + splits * static_cast<int64_t>(sizeof(RowSums));
+    const int64_t per_unit = Memory::bytes_per_sample(splits) + splits * static_cast<int64_t>(sizeof(RowSums<>));
     return plan_rows(call.classes, sizeof(T), sizeof(Compute<T>), limits,
                      {splits, per_unit, Memory::bytes_per_class(splits)});
   }
@@ -392,10 +393,10 @@ struct RowGroupJobs {
     const Formula formula(call.parameters, call.classes);
     const RowPlan plan = plan_of(call, limits);
     const LaunchShape shape = shape_of(plan, samples(call));
+    if (plan.driver == RowDriver::two_pass) {
+      return surprisal::launch(RowGroupPasses<T, Formula>{problem, plan, formula}, shape, stream);
+    }
     with_bool(call.grad != nullptr, [&](auto grad) {
-      if (plan.driver == RowDriver::two_pass) {
-        return surprisal::launch(RowGroupPasses<T, Formula, grad.value>{problem, plan, formula}, shape, stream);
-      }
       surprisal::launch(RowGroup<T, Formula, grad.value>{problem, plan, formula}, shape, stream);
     });
   }

@@ -45,7 +45,7 @@ struct RowMap {
       sync_block();  // The rows were read; the results may lie otherwise beside multiples of 16.
       block.for_each([&](int j, int i) { out[i] = stored<T>(Formula::map(x[j], p[j], mean)); });
     } else {
-      const RowSums row = softmax_pass<0, R>(block.team, x, p, NoTerms{}).row;
+      const RowSums<> row = softmax_pass<0, R>(block.team, x, p, NoTerms{}).row;
       const R m = static_cast<R>(row.max), log_sum = static_cast<R>(row.log_sum());
       const Split<R> inverse(row.inverse());
       sync_block();
@@ -88,7 +88,7 @@ struct RowMapTwoPass {
       block.for_each_tile(input, call.input_strides,
                           [&](const Held<R>& z) { running.add(z, [](int, Shifted<R>, double&) { return R(0); }); });
       running.finish(block.team);
-      const RowSums row = running.row();
+      const RowSums<> row = running.row();
       const R m = static_cast<R>(row.max), log_sum = static_cast<R>(row.log_sum());
       const Split<R> inverse(row.inverse());
       const ExponentialBelow<R> exponential(m);

@@ -28,15 +28,22 @@ struct Terms {
   }
 };
 
-/** f(j) + f(j + 1) + ..., count of them, in pairs, pairs of pairs and so on: equal terms add up without an error. */
+constexpr SURPRISAL_DEVICE int log2_of(int x) { return x <= 1 ? 0 : 1 + log2_of(x / 2); }
+
+/** f(0) + f(1) + ..., count of them, in pairs, pairs of pairs and so on: equal terms add up without an error. */
 template <int count, class F>
-SURPRISAL_DEVICE auto sum_in_pairs(int j, F&& f) {
-  if constexpr (count == 1) {
-    return f(j);
-  } else {
-    const auto first = sum_in_pairs<count / 2>(j, f);
-    return first + sum_in_pairs<count / 2>(j + count / 2, f);
+SURPRISAL_DEVICE auto sum_in_pairs(F&& f) {
+  // As a binary counter does: sums[k] is of 2^k terms, added to its like as soon as there is one.
+  decltype(f(0)) sums[16];
+  SURPRISAL_UNROLL
+  for (int j = 0; j < count; ++j) {
+    auto sum = f(j);
+    int k = 0;
+    SURPRISAL_UNROLL
+    for (; (j >> k) % 2 == 1; ++k) sum = sums[k] + sum;
+    sums[k] = sum;
   }
+  return sums[log2_of(count)];
 }
 
 /** A block's rows, of which this thread works on one. */
@@ -227,7 +234,7 @@ struct NoTerms {
 /** Sums of a row, and of n more terms that a driver asked for. */
 template <int n>
 struct PassSums {
-  RowSums row;
+  RowSums<> row;
   double terms[n > 0 ? n : 1];
 };
 
@@ -242,19 +249,20 @@ SURPRISAL_DEVICE PassSums<n> softmax_pass(Team& team, const Held<R>& z, Held<R>&
   for (int j = 0; j < kElements<R>; ++j) largest = maximum(z[j], largest);
   const R max = team.maximum(largest);
   const ExponentialBelow<R> exponential(max);
-  int64_t maxima = 0;
-  const auto terms = sum_in_pairs<kElements<R>>(0, [&](int j) {
+  int maxima = 0;
+  const auto terms = sum_in_pairs<kElements<R>>([&](int j) {
+    maxima += z[j] == max;
     e[j] = exponential(z[j]);
     const Terms<R, n> others = each(j, Shifted<R>{exponential.difference(z[j]), e[j]});
     Terms<R, n + 1> all;
-    all.term[0] = rest_term(z[j], max, e[j], maxima);
+    all.term[0] = rest_term(z[j], max, e[j]);
     for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
     return all;
   });
   double sums[n + 2] = {static_cast<double>(maxima)};
   for (int i = 0; i <= n; ++i) sums[i + 1] = static_cast<double>(terms.term[i]);
   team.sum(sums);
-  PassSums<n> result = {RowSums(static_cast<double>(max), sums[1], static_cast<int64_t>(sums[0])), {}};
+  PassSums<n> result = {RowSums<>(static_cast<double>(max), sums[1], sums[0]), {}};
   for (int i = 0; i < n; ++i) result.terms[i] = sums[i + 2];
   return result;
 }
@@ -291,11 +299,12 @@ struct RunningSums {
     raise(largest);
     const R m = base();
     const ExponentialBelow<R> exponential(m);
-    int64_t count = 0;
-    const auto terms = sum_in_pairs<kElements<R>>(0, [&](int j) {
+    int count = 0;
+    const auto terms = sum_in_pairs<kElements<R>>([&](int j) {
+      count += z[j] == m;
       const Shifted<R> shifted = {exponential.difference(z[j]), exponential(z[j])};
       Terms<R, 2> both;
-      both.term[0] = rest_term(z[j], m, shifted.e, count);
+      both.term[0] = rest_term(z[j], m, shifted.e);
       both.term[1] = each(j, shifted, q_sum);
       return both;
     });
@@ -315,9 +324,7 @@ struct RunningSums {
     dot = sums[3];
   }
 
-  SURPRISAL_DEVICE RowSums row() const {
-    return RowSums(static_cast<double>(max), others, static_cast<int64_t>(maxima));
-  }
+  SURPRISAL_DEVICE RowSums<> row() const { return RowSums<>(static_cast<double>(max), others, maxima); }
 };
 
 }  // namespace SURPRISAL_TARGET

@@ -17,7 +17,7 @@ struct CoupledSums {
 template <class R, class Formula>
 class CoupledRow {
  public:
-  SURPRISAL_DEVICE CoupledRow(const Formula& formula, const RowSums& row)
+  SURPRISAL_DEVICE CoupledRow(const Formula& formula, const RowSums<>& row)
       : formula_(formula),
         row_(row),
         inverse_(static_cast<R>(row.inverse())),
@@ -42,7 +42,7 @@ class CoupledRow {
 
  private:
   const Formula& formula_;
-  const RowSums& row_;
+  const RowSums<>& row_;
   R inverse_, log_sum_, max_;
 };
 
@@ -55,7 +55,7 @@ SURPRISAL_DEVICE void finish_sums(Team& team, CoupledSums& sums) {
 
 /** The label's slope, for the thread that has its place. */
 template <class T, class Coupled>
-SURPRISAL_DEVICE auto own_slope(const RowBlock<T>& block, const Coupled& coupled, const RowSums& row,
+SURPRISAL_DEVICE auto own_slope(const RowBlock<T>& block, const Coupled& coupled, const RowSums<>& row,
                                 const CoupledSums& sums, Compute<T> z_label) {
   return block.own_label([&] {
     const double e = coupled.exponential(z_label);
@@ -91,12 +91,12 @@ struct SoftmaxCoupled {
     } else if (leads && block.team.rank == 0 && block.exists) {
       z_label = widen(load_global(block.global(input, call.input_strides, head.y)));
     }
-    const RowSums row = softmax_pass<0, R>(block.team, z, e, NoTerms{}).row;
+    const RowSums<> row = softmax_pass<0, R>(block.team, z, e, NoTerms{}).row;
     const CoupledRow<R, Formula> coupled(formula, row);
     CoupledSums sums = {};
     if (leads && block.team.rank == 0) coupled.label(z_label, sums);
     Held<R> slopes;
-    const auto others = sum_in_pairs<kElements<R>>(0, [&](int j) {
+    const auto others = sum_in_pairs<kElements<R>>([&](int j) {
       const int i = block.place(j);
       Terms<R, 2> terms;
       if (block.has(i) && i != label) terms = coupled.other(z[j], e[j]);
@@ -122,7 +122,7 @@ struct SoftmaxCoupled {
 };
 
 /** The same of a row that does not fit: a pass for its sums, one for its slopes' and one for the gradient. */
-template <class T, class Formula, bool kGrad>
+template <class T, class Formula>
 struct SoftmaxCoupledPasses {
   using R = Compute<T>;
   static constexpr int most_threads = kPassThreads;
@@ -144,12 +144,12 @@ struct SoftmaxCoupledPasses {
     block.for_each_tile(input, call.input_strides,
                         [&](const Held<R>& z) { running.add(z, [](int, Shifted<R>, double&) { return R(0); }); });
     running.finish(block.team);
-    const RowSums row = running.row();
+    const RowSums<> row = running.row();
     const CoupledRow<R, Formula> coupled(formula, row);
     CoupledSums sums = {};
     if (block.team.rank == 0) coupled.label(z_label, sums);
     block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
-      const auto others = sum_in_pairs<kElements<R>>(0, [&](int j) {
+      const auto others = sum_in_pairs<kElements<R>>([&](int j) {
         const int i = block.place(j);
         return block.has(i) && i != block.place_of(head.y) ? coupled.other(z[j], coupled.exponential(z[j]))
                                                            : Terms<R, 2>{};
@@ -159,7 +159,7 @@ struct SoftmaxCoupledPasses {
     });
     finish_sums(block.team, sums);
 
-    if constexpr (kGrad) {
+    if (call.grad != nullptr) {
       T* grad = static_cast<T*>(call.grad);
       const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
       block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
@@ -186,10 +186,10 @@ struct SoftmaxCoupledJobs {
     const Formula formula(call.parameters, call.classes);
     const RowPlan plan = plan_of<T>(call, limits);
     const LaunchShape shape = shape_of(plan, call.rows());
+    if (plan.driver == RowDriver::two_pass) {
+      return surprisal::launch(SoftmaxCoupledPasses<T, Formula>{problem, plan, formula}, shape, stream);
+    }
     with_bool(call.grad != nullptr, [&](auto grad) {
-      if (plan.driver == RowDriver::two_pass) {
-        return surprisal::launch(SoftmaxCoupledPasses<T, Formula, grad.value>{problem, plan, formula}, shape, stream);
-      }
       surprisal::launch(SoftmaxCoupled<T, Formula, grad.value>{problem, plan, formula}, shape, stream);
     });
   }

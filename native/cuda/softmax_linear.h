@@ -28,11 +28,11 @@ struct SpreadTarget {
 
 /** A row's sums, with Σ q and Σ q·(m − z) of the spread target, and its label's own part. */
 struct LinearRow {
-  RowSums sums;
+  RowSums<> sums;
   double q_sum, dot;
-  Label label;
+  Label<> label;
 
-  SURPRISAL_DEVICE double loss() const { return linear_loss(sums, q_sum, dot, label); }
+  SURPRISAL_DEVICE double loss() const { return linear_loss(sums.log_sum(), q_sum, dot, label); }
   SURPRISAL_DEVICE double q_all() const { return q_sum + label.share; }
 };
 
@@ -92,7 +92,7 @@ struct SoftmaxLinear {
   SURPRISAL_DEVICE LinearRow sums(RowBlock<T>& block, const SpreadTarget<R, spread>& target, const RowHead& head,
                                   const Held<R>& z, Held<R>& e, const Held<R>& dense, R z_label) const {
     // The heads of q are summed in double: all of a gradient may depend on what they add up to.
-    constexpr int kTerms = spread == Spread::none ? 0 : spread == Spread::uniform || spread == Spread::dense ? 1 : 2;
+    constexpr int kTerms = spread == Spread::none ? 0 : spread == Spread::uniform ? 1 : 2;
     double q_heads[1] = {0};
     const auto each = [&](int j, Shifted<R> shifted) {
       Terms<R, kTerms> terms;
@@ -103,7 +103,7 @@ struct SoftmaxLinear {
           const Parts<R> q = target.at(dense[j], block.begin + block.place(j));
           q_heads[0] += static_cast<double>(q.head);
           terms.term[0] = q.head * distance(q.head, shifted.d);
-          if constexpr (kTerms > 1) terms.term[1] = q.tail;
+          terms.term[1] = q.tail;
         }
       }
       return terms;
@@ -115,8 +115,7 @@ struct SoftmaxLinear {
       row.dot = formula.floor * pass.terms[0];
     } else if constexpr (spread != Spread::none) {
       block.team.sum(q_heads);
-      row.q_sum = q_heads[0];
-      if constexpr (kTerms > 1) row.q_sum += pass.terms[1];
+      row.q_sum = q_heads[0] + pass.terms[1];
       row.dot = pass.terms[0];
     }
     if constexpr (!is_dense(spread)) {
@@ -141,9 +140,9 @@ struct SoftmaxLinear {
 
 /**
  * The same of a row that does not fit: in tiles, one pass for its sums, which are raised to the largest logit so far
- * tile by tile, and one for the gradient.
+ * tile by tile, and one for the gradient, where one is asked for.
  */
-template <class T, class Formula, Spread spread, bool kGrad>
+template <class T, class Formula, Spread spread>
 struct SoftmaxLinearTwoPass {
   using R = Compute<T>;
   static constexpr int most_threads = kPassThreads;
@@ -168,7 +167,7 @@ struct SoftmaxLinearTwoPass {
     if (block.team.rank == 0) {
       loss = row.loss() + (call.constants == nullptr ? 0 : load_global(call.constants + head.y));
     }
-    if constexpr (kGrad) write(block, target, head, row, z_label);
+    if (call.grad != nullptr) write(block, target, head, row, z_label);
     block.put_loss(problem, call.rows(), true, loss);
   }
 
@@ -191,10 +190,6 @@ struct SoftmaxLinearTwoPass {
       running.add(z, [&](int j, Shifted<R> shifted, double& q_sum) {
         const int i = block.place(j);
         if (spread == Spread::none || !block.has(i)) return R(0);
-        if (spread == Spread::uniform) {
-          q_sum += 1;
-          return -shifted.d;
-        }
         const Parts<R> q = target.at(dense[j], block.begin + i);
         q_sum += static_cast<double>(q.head) + static_cast<double>(q.tail);
         return q.head * distance(q.head, shifted.d);
@@ -202,10 +197,6 @@ struct SoftmaxLinearTwoPass {
     });
     running.finish(block.team);
     LinearRow row = {running.row(), running.q_sum, running.dot, {0, 0, 0}};
-    if constexpr (spread == Spread::uniform) {
-      row.q_sum *= formula.floor;
-      row.dot *= formula.floor;
-    }
     if constexpr (!is_dense(spread)) {
       row.label = {head.weight * formula.mass, static_cast<double>(z_label) - row.sums.max, 0};
     }
@@ -242,11 +233,12 @@ struct SoftmaxLinearJobs {
     const RowPlan plan = plan_of<T>(call, limits);
     const LaunchShape shape = shape_of(plan, call.rows());
     with_spread(call, formula, [&](auto spread) {
+      if (plan.driver == RowDriver::two_pass) {
+        // Rare enough for one kernel to serve both.
+        constexpr Spread general = spread.value == Spread::uniform ? Spread::weighted : spread.value;
+        return surprisal::launch(SoftmaxLinearTwoPass<T, Formula, general>{problem, plan, formula}, shape, stream);
+      }
       with_bool(call.grad != nullptr, [&](auto grad) {
-        if (plan.driver == RowDriver::two_pass) {
-          using Job = SoftmaxLinearTwoPass<T, Formula, spread.value, grad.value>;
-          return surprisal::launch(Job{problem, plan, formula}, shape, stream);
-        }
         using Job = SoftmaxLinear<T, Formula, spread.value, grad.value>;
         surprisal::launch(Job{problem, plan, formula}, shape, stream);
       });
@@ -257,15 +249,12 @@ struct SoftmaxLinearJobs {
   template <Spread spread>
   using Constant = std::integral_constant<Spread, spread>;
 
-  /** Calls f with the target view's spread. */
+  /** Calls f with the target view's spread. A dense row travels as slowly with a floor and weights as without. */
   template <class F>
   static void with_spread(const Evaluation& call, const Formula& formula, F&& f) {
-    const bool weighted = call.weight != nullptr, smoothed = formula.floor != 0;
-    if (call.dense != nullptr) {
-      return weighted || smoothed ? f(Constant<Spread::mixed>{}) : f(Constant<Spread::dense>{});
-    }
-    if (!smoothed) return f(Constant<Spread::none>{});
-    return weighted ? f(Constant<Spread::weighted>{}) : f(Constant<Spread::uniform>{});
+    if (call.dense != nullptr) return f(Constant<Spread::mixed>{});
+    if (formula.floor == 0) return f(Constant<Spread::none>{});
+    return call.weight != nullptr ? f(Constant<Spread::weighted>{}) : f(Constant<Spread::uniform>{});
   }
 };
 
