@@ -6,7 +6,22 @@
  * `losses`. Strides and sizes count elements.
  */
 
-export type NativeArray = ArrayBufferView;
+declare const kind: unique symbol;
+
+/** Memory of a GPU. It goes back to the pool when it is collected, if not before. */
+export interface DeviceArray {
+  readonly [kind]: 'memory';
+}
+
+/** A stream of a GPU, and a point in one. */
+export interface NativeStream {
+  readonly [kind]: 'stream';
+}
+export interface NativeEvent {
+  readonly [kind]: 'event';
+}
+
+export type NativeArray = ArrayBufferView | DeviceArray;
 
 /** Slots of a call's header. */
 export type Field =
@@ -42,7 +57,10 @@ export type Field =
   | 'posWeightClassStride'
   /** dL/d(output): a number, or a tensor in the compute dtype with one value a row or an element. */
   | 'gradOutput'
-  /** Where the call is computed: 0 is the CPU, i + 1 is GPU i, to which the arrays are brought and back. */
+  /**
+   * Where the call is computed: 0 is the CPU, i + 1 is GPU i. Where the input is the host's memory, so are all arrays:
+   * they are brought to the GPU and back. Where it is the GPU's, the results are too; of the others each may be either.
+   */
   | 'device'
   /** The loss's own parameters, in the order of its registry entry. */
   | `parameter${0 | 1 | 2 | 3 | 4 | 5}`;
@@ -65,7 +83,10 @@ export type Arrays = [
   input: NativeArray,
   indices?: NativeArray | undefined,
   grad?: NativeArray | undefined,
-  /** For reduction 'none', one loss a row or an element, in the compute dtype: float64 for float64 input, else float32. */
+  /**
+   * For reduction 'none', one loss a row or an element, in the compute dtype: float64 for float64 input, else float32.
+   * Of an input in a GPU's memory the loss, whatever the reduction.
+   */
   output?: NativeArray | undefined,
   dense?: NativeArray | undefined,
   gradOutput?: NativeArray | undefined,
@@ -73,6 +94,8 @@ export type Arrays = [
   posWeight?: NativeArray | undefined,
   /** A constant of a class index's target, added to its row's loss (float64, one a class). */
   constants?: NativeArray | undefined,
+  /** Of a GPU: where the work goes, its default stream if undefined. */
+  stream?: NativeStream | undefined,
 ];
 
 export interface AsyncCall {
@@ -112,8 +135,9 @@ export interface Binding {
   readonly reductions: readonly string[];
   readonly losses: readonly RegistryEntry[];
   /**
-   * Runs a call on this thread and the pool. Throws before anything is written. Returns the loss, in float64; with
-   * reduction 'none', where `output` takes the losses, undefined.
+   * Runs a call on this thread and the pool. Throws before anything is written. Returns the loss, in float64; undefined
+   * where `output` takes it. A call whose input is in a GPU's memory is only put into a stream: that a label was out of
+   * range is thrown where the output is copied to the host.
    */
   evaluate(...arrays: Arrays): number | undefined;
   /** The same on the pool's threads alone; rejects with what evaluate throws. */
@@ -142,6 +166,32 @@ export interface Binding {
   setInstructionSet(name: string): void;
   /** The GPUs; the driver is first asked for here. */
   cuda(): Cuda;
+  /**
+   * Memory, streams and events of GPUs, which are numbered as in a call's header. Streams wait by themselves for other
+   * streams' work on the memory that they use. All throw ERR_CUDA, ERR_OUT_OF_MEMORY or ERR_DISPOSED. A build without
+   * CUDA has none of these functions.
+   */
+  allocateDevice(device: number, bytes: number, stream?: NativeStream): DeviceArray;
+  freeDevice(memory: DeviceArray): void;
+  /** All of `source`, one of both a GPU's. Waits where the target is the host's; of another source it was read then. */
+  copyDevice(source: NativeArray, target: NativeArray, stream?: NativeStream): void;
+  /** The same on a thread of the pool. A target in host memory must be unknown to others until the promise settles. */
+  copyDeviceAsync(source: NativeArray, target: NativeArray, stream?: NativeStream): Promise<undefined>;
+  createStream(device: number): NativeStream;
+  /** Waits for a stream, or for a device's default one. */
+  synchronizeStream(stream: NativeStream | number): void;
+  synchronizeStreamAsync(stream: NativeStream | number): Promise<undefined>;
+  createEvent(device: number): NativeEvent;
+  recordEvent(event: NativeEvent, stream: NativeStream | number): void;
+  /** Has a stream wait for an event. */
+  waitForEvent(stream: NativeStream | number, event: NativeEvent): void;
+  eventHasCome(event: NativeEvent): boolean;
+  synchronizeEvent(event: NativeEvent): void;
+  synchronizeEventAsync(event: NativeEvent): Promise<undefined>;
+  /** Milliseconds between two events that have come. */
+  elapsedTime(from: NativeEvent, to: NativeEvent): number;
+  /** What the emulator counts, in its build. */
+  emulatorCounts?(): { readonly hostWaits: number; readonly deviceMemory: number; readonly kernels: number };
   /** What the system lets this process compute on. `root` is put before each path that is read, for tests. */
   processors(root?: string): Processors;
   /** What SURPRISAL_NUM_THREADS said where that was no number of threads. */

@@ -108,7 +108,10 @@ export async function evaluateAsync(
   results: Readonly<Record<string, NativeArray | undefined>>,
   signal: AbortSignal | undefined,
 ): Promise<number | undefined> {
-  const buffers = new Set(arrays.flatMap((array) => (array === undefined ? [] : [array.buffer])));
+  // Of a call on a GPU's memory nothing of the host's is used once it was given to the GPU.
+  const [, input] = arrays;
+  const worksInHost = ArrayBuffer.isView(input) ? arrays : [];
+  const buffers = new Set(worksInHost.flatMap((array) => (ArrayBuffer.isView(array) ? [array.buffer] : [])));
   refuseResizable(owner, buffers);
   if (signal?.aborted) throw abortError(signal.reason);
   const releaseBuffers = copyOnTransfer(owner, buffers);
@@ -125,7 +128,7 @@ export async function evaluateAsync(
     releaseBuffers();
   }
   for (const [name, memory] of Object.entries(results)) {
-    if (memory?.byteLength === 0) {
+    if (ArrayBuffer.isView(memory) && memory.byteLength === 0) {
       throw typeError(
         'ERR_DISPOSED',
         `${owner}: the buffer of ${name} was transferred while the call was at work, so the result is not there; ` +

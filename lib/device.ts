@@ -49,16 +49,11 @@ export function diagnose(): string {
 }
 
 /** Numbers of devices on the native side: the CPU, and the first GPU. */
-const cpu = 0;
+export const cpu = 0;
 const firstGpu = 1;
 
-/** Checks the name of a device that a tensor is to live on. Throws ERR_OPTION or ERR_CUDA_UNAVAILABLE. */
-export function requireHost(device: unknown): void {
-  if (resolveDevice(device) === cpu) return;
-  throw cudaUnavailable(
-    `tensors live in host memory; give { device: ${describe(device)} } to a call, which brings them there and back`,
-  );
-}
+/** The name of a device with this number. */
+export const deviceName = (number: number): Device => (number === cpu ? 'cpu' : `cuda:${number - firstGpu}`);
 
 /**
  * Checks a device's name and that it is there; its number on the native side. Throws ERR_OPTION or

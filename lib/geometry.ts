@@ -1,4 +1,5 @@
-import { contiguous, isContiguous, type Tensor, type TypedArray } from './tensor.js';
+import type { NativeArray } from '../binding.js';
+import { contiguous, isContiguous, type Tensor } from './tensor.js';
 
 /** Steps between rows, outer and inner, and between the classes of one row, in elements. */
 export interface Strides {
@@ -72,7 +73,14 @@ export function overlapsItself(tensor: Tensor): boolean {
   return false;
 }
 
-export function overlap(a: TypedArray, b: TypedArray): boolean {
+/** True when two memories that share bytes begin at the same one. */
+export function startsWith(a: NativeArray, b: NativeArray): boolean {
+  return ArrayBuffer.isView(a) && ArrayBuffer.isView(b) ? a.byteOffset === b.byteOffset : a === b;
+}
+
+/** True when two memories share bytes. Each of a GPU's is one of its own. */
+export function overlap(a: NativeArray, b: NativeArray): boolean {
+  if (!ArrayBuffer.isView(a) || !ArrayBuffer.isView(b)) return a === b;
   return (
     a.buffer === b.buffer &&
     a.byteOffset < b.byteOffset + b.byteLength &&

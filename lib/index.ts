@@ -1,6 +1,8 @@
 export { devices, diagnose, getNumThreads, setNumThreads } from './device.js';
 export type { Device, DeviceInfo } from './device.js';
 export type { ErrorCode, SurprisalError } from './errors.js';
+export { Event, Stream } from './stream.js';
+export type { StreamOptions } from './stream.js';
 export { Tensor, tensor } from './tensor.js';
 export type {
   DType,
@@ -9,5 +11,6 @@ export type {
   NestedArray,
   TensorLike,
   TensorOptions,
+  TransferOptions,
   TypedArray,
 } from './tensor.js';

@@ -1,7 +1,9 @@
+import type { DeviceArray, NativeArray, NativeStream } from '../binding.js';
 import { binding, dtypeCode } from './binding.js';
-import { requireHost, type Device } from './device.js';
+import { cpu, deviceName, resolveDevice, type Device } from './device.js';
 import { describe, rangeError, typeError } from './errors.js';
 import { checkOptions } from './options.js';
+import { streamOption, type Stream } from './stream.js';
 
 export type FloatDType = 'float32' | 'float64' | 'float16' | 'bfloat16';
 export type IntegerDType =
@@ -107,8 +109,8 @@ export function sameShape(a: readonly number[], b: readonly number[]): boolean {
 export const showShape = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
 
 /** True when the buffer under a view was transferred: its length is then 0, and nothing can be built on it. */
-function isDetached(data: ArrayBufferView): boolean {
-  if (data.byteLength > 0) return false;
+function isDetached(data: NativeArray): boolean {
+  if (!ArrayBuffer.isView(data) || data.byteLength > 0) return false;
   try {
     new Uint8Array(data.buffer);
     return false;
@@ -124,29 +126,56 @@ function detachedError(name: string) {
   );
 }
 
+export interface TransferOptions {
+  /** Where the copy goes, the default stream of the GPU by default. */
+  stream?: Stream;
+}
+
+/** Memory of a tensor that was not disposed of: a typed array, or a GPU's. */
+export let memoryOf: (tensor: Tensor) => NativeArray;
+
 /**
  * Numbers with a shape. `data` is the caller's own typed array wherever one was given: nothing is copied.
  * float16 and bfloat16 are held as their bits in a Uint16Array.
+ *
+ * A tensor on a GPU has its memory there, which goes back when the tensor is disposed of or collected. Nothing waits for
+ * the GPU until values are read: by `item()`, `toArray()` and `to('cpu')`.
  */
 export class Tensor {
   readonly shape: readonly number[];
   /** Steps between neighbours along each dimension, in elements. */
   readonly strides: readonly number[];
   readonly dtype: DType;
-  readonly device: Device = 'cpu';
-  #data: TypedArray | undefined;
+  readonly device: Device;
+  #memory: NativeArray | undefined;
+
+  static {
+    memoryOf = (tensor) => tensor.#checkAlive();
+  }
 
   /** Use `tensor()`, which checks. */
-  constructor(data: TypedArray, shape: readonly number[], dtype: DType, strides?: readonly number[]) {
-    this.#data = data;
+  constructor(
+    data: TypedArray | DeviceArray,
+    shape: readonly number[],
+    dtype: DType,
+    strides?: readonly number[],
+    device: Device = 'cpu',
+  ) {
+    this.#memory = data;
     this.shape = shape;
     this.dtype = dtype;
     this.strides = strides ?? contiguousStrides(shape);
+    this.device = device;
   }
 
-  /** The elements. Throws ERR_DISPOSED after `dispose()`. */
+  /** The elements. Throws ERR_DISPOSED after `dispose()`, and ERR_DTYPE where they are not in host memory. */
   get data(): TypedArray {
-    return this.#checkAlive();
+    const memory = this.#checkAlive();
+    if (ArrayBuffer.isView(memory)) return memory as TypedArray;
+    throw typeError(
+      'ERR_DTYPE',
+      `expected a tensor in host memory, but this one is on ${this.device}; read it by to('cpu'), item() or toArray()`,
+    );
   }
 
   /** The only value of a tensor with one element. Integers of 64 bits come as a number. */
@@ -172,42 +201,90 @@ export class Tensor {
     return build(0, 0);
   }
 
-  /** This tensor on `device`; itself where it is there already. Throws ERR_CUDA_UNAVAILABLE. */
-  to(device: Device): this {
-    this.#checkAlive();
-    requireHost(device);
-    return this;
+  /**
+   * This tensor on `device`: itself where it is there already, else a copy with the same strides. On the way to a GPU
+   * nothing waits but for the elements to be read; on the way to the CPU all that the tensor comes from is waited for.
+   *
+   * @throws ERR_CUDA_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_DISPOSED, ERR_OPTION; ERR_TARGET_OUT_OF_RANGE where this is the
+   * loss of a call whose labels were wrong
+   */
+  to(device: Device, options?: TransferOptions): Tensor {
+    const transfer = this.#transfer('Tensor.to', device, options);
+    if (transfer === undefined) return this;
+    const { source, target, stream, copy } = transfer;
+    if (copy) binding.copyDevice(source, target, stream);
+    return transfer.result;
   }
 
-  /** `to`, off the event loop. */
-  toAsync(device: Device): Promise<this> {
-    return Promise.resolve().then(() => this.to(device));
+  /** `to`, off the event loop. Don't write to the tensor until the promise settles. */
+  async toAsync(device: Device, options?: TransferOptions): Promise<Tensor> {
+    const transfer = this.#transfer('Tensor.toAsync', device, options);
+    if (transfer === undefined) return this;
+    const { source, target, stream, copy } = transfer;
+    if (copy) await binding.copyDeviceAsync(source, target, stream);
+    return transfer.result;
   }
 
-  /** Lets go of the data. Using the tensor afterwards throws ERR_DISPOSED. */
+  /** Lets go of the data; a GPU's memory goes back at once. Using the tensor afterwards throws ERR_DISPOSED. */
   dispose(): void {
-    this.#data = undefined;
+    const memory = this.#memory;
+    this.#memory = undefined;
+    if (memory !== undefined && !ArrayBuffer.isView(memory)) binding.freeDevice(memory);
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
-  #checkAlive(): TypedArray {
-    if (this.#data === undefined)
+  #checkAlive(): NativeArray {
+    if (this.#memory === undefined)
       throw typeError('ERR_DISPOSED', 'this tensor was disposed; its data is gone');
-    return this.#data;
+    return this.#memory;
+  }
+
+  /** The memory that a copy to another device takes; undefined where this is there already. */
+  #transfer(owner: string, device: Device, options: TransferOptions | undefined) {
+    const source = this.#checkAlive();
+    const number = resolveDevice(device);
+    const { stream } = checkOptions(owner, options, ['stream']);
+    const there = deviceName(number);
+    if (there === this.device) return undefined;
+    const { shape, dtype, strides } = this;
+    const length = ArrayBuffer.isView(source) ? (source as TypedArray).length : extent(shape, strides);
+    if (length === 0 && isDetached(source)) throw detachedError('tensor');
+    const handle = streamOption(owner, stream, number === cpu ? resolveDevice(this.device) : number);
+    const target = memoryOn(number, dtype, length, handle);
+    return {
+      source,
+      target,
+      stream: handle,
+      copy: length > 0,
+      result: new Tensor(target, shape, dtype, strides, there),
+    };
   }
 
   /** The elements as a typed array of plain numbers (or bigints). */
   #numbers(): TypedArray {
-    const { data, dtype } = this;
+    const { dtype } = this;
+    const { data } = this.to('cpu');
     if (isDetached(data)) throw detachedError('tensor');
     if (dtype !== 'float16' && dtype !== 'bfloat16') return data;
     const numbers = new Float32Array(data.length);
     if (data.length > 0) binding.convert(data, dtypeCode[dtype]!, numbers, dtypeCode['float32']!);
     return numbers;
   }
+}
+
+/** Memory for `length` elements on the device of this number. */
+function memoryOn(
+  device: number,
+  dtype: DType,
+  length: number,
+  stream?: NativeStream,
+): TypedArray | DeviceArray {
+  if (device === cpu) return allocate(dtype, length);
+  const { BYTES_PER_ELEMENT } = allocateUnchecked(dtype, 0);
+  return binding.allocateDevice(device, Math.max(length, 1) * BYTES_PER_ELEMENT, stream);
 }
 
 /** A new typed array that holds `length` elements of `dtype`. */
@@ -398,8 +475,10 @@ function plainDType(numbers: readonly (number | bigint)[], shape: readonly numbe
  */
 export function asTensor(value: unknown, name: string, role: Role = 'values'): Tensor {
   if (value instanceof Tensor) {
-    const { data, shape, strides } = value;
-    const { length } = data;
+    const data = memoryOf(value);
+    if (!ArrayBuffer.isView(data)) return value;
+    const { shape, strides } = value;
+    const { length } = data as TypedArray;
     if (length < extent(shape, strides) || (length === 0 && isDetached(data))) throw detachedError(name);
     return value;
   }
@@ -464,7 +543,8 @@ export function tensor(data: TensorLike, options: TensorOptions = {}): Tensor {
     strides,
     device = 'cpu',
   } = checkOptions('tensor', options, ['shape', 'dtype', 'strides', 'device']);
-  requireHost(device);
+  const number = resolveDevice(device);
+  if (number !== cpu) return tensor(data, { ...options, device: 'cpu' }).to(device);
   if (ArrayBuffer.isView(data)) return fromData('tensor', data, shape, dtype, strides);
   if (typeof data === 'number' || typeof data === 'bigint' || Array.isArray(data)) {
     const nested = flatten('tensor', data);
@@ -480,9 +560,31 @@ export function tensor(data: TensorLike, options: TensorOptions = {}): Tensor {
   return fromData('tensor', taken.data, shape ?? taken.shape, dtype ?? taken.dtype, strides);
 }
 
-/** A tensor of zeros, or of what the caller will write. */
-export function emptyTensor(shape: readonly number[], dtype: DType): Tensor {
-  return new Tensor(allocate(dtype, numel(shape)), shape, dtype);
+/** A tensor of what the caller will write; zeros, on the CPU. */
+export function emptyTensor(
+  shape: readonly number[],
+  dtype: DType,
+  device: number = cpu,
+  stream?: NativeStream,
+): Tensor {
+  const memory = memoryOn(device, dtype, numel(shape), stream);
+  return new Tensor(memory, shape, dtype, undefined, deviceName(device));
+}
+
+/** Throws ERR_OPTION where one tensor is not on the device of another. */
+export function requireSameDevice(
+  owner: string,
+  name: string,
+  tensor: Tensor,
+  otherName: string,
+  other: Tensor,
+): void {
+  if (tensor.device === other.device) return;
+  throw typeError(
+    'ERR_OPTION',
+    `${owner}: expected ${name} on ${other.device}, where ${otherName} is, got one on ${tensor.device}; ` +
+      `bring it there by to('${other.device}')`,
+  );
 }
 
 /** True when the elements stand in row-major order without gaps. */
@@ -494,9 +596,16 @@ export function isContiguous({ shape, strides }: Tensor): boolean {
   return true;
 }
 
-/** The tensor in row-major order without gaps: itself, or a copy. */
+/** The tensor in row-major order without gaps: itself, or a copy. Throws ERR_SHAPE for one that is strided on a GPU. */
 export function contiguous(source: Tensor): Tensor {
   if (isContiguous(source)) return source;
+  if (source.device !== 'cpu') {
+    throw rangeError(
+      'ERR_SHAPE',
+      `expected a contiguous tensor on ${source.device}, got shape ${showShape(source.shape)} with strides ` +
+        `${showShape(source.strides)}; arrange its elements before to('cuda')`,
+    );
+  }
   const { shape, strides, dtype, data } = source;
   // Half precision is copied as bits, also out of a Float16Array.
   const half = dtype === 'float16' || dtype === 'bfloat16';
@@ -515,8 +624,22 @@ export function contiguous(source: Tensor): Tensor {
   return new Tensor(copy, shape, dtype);
 }
 
-/** The values of a floating tensor in `dtype`, contiguous: its own data, or a converted copy. */
-export function valuesAs(source: Tensor, dtype: FloatDType): TypedArray {
+/**
+ * The values of a tensor in `dtype`, contiguous: its own memory, or a converted copy. Throws ERR_DTYPE where they would
+ * have to be converted on a GPU.
+ */
+export function valuesAs(source: Tensor, dtype: FloatDType, name = 'tensor'): NativeArray {
+  const given = contiguous(source);
+  const { dtype: from } = given;
+  if (from === dtype) return memoryOf(given);
+  if (source.device !== 'cpu') {
+    throw typeError('ERR_DTYPE', `${name}: expected dtype ${dtype} on ${source.device}, got ${from}`);
+  }
+  return hostValuesAs(given, dtype);
+}
+
+/** The same of a tensor in host memory. */
+export function hostValuesAs(source: Tensor, dtype: FloatDType): TypedArray {
   const { data, dtype: from } = contiguous(source);
   if (from === dtype) return data;
   const target = allocate(dtype, data.length);

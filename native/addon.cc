@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "arguments.h"
@@ -10,7 +11,9 @@
 #include "cpu/cpu.h"
 #include "cpu/processors.h"
 #include "cpu/thread_pool.h"
+#include "device_arrays.h"
 #include "devices.h"
+#include "environment.h"
 
 namespace surprisal {
 namespace {
@@ -24,7 +27,13 @@ napi_value evaluate(napi_env env, napi_callback_info info) {
   size_t count = kArrayCount;
   napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr);
   try {
-    const Evaluation call = read_evaluation(env, {arguments, std::min(count, kArrayCount)}, cpu_backend());
+    const std::span<const napi_value> given(arguments, std::min(count, kArrayCount));
+    Evaluation call = read_evaluation(env, given, cpu_backend());
+    const auto queue = call.device == kCpu ? nullptr : choose_queue(env, given, call);
+    if (call.resident.input) {
+      launch_on_device(env, given, call);
+      return nullptr;
+    }
     return loss_value(env, call, backend_of(call.device).evaluate(call));
   } catch (const Napi::Error& error) {
     error.ThrowAsJavaScriptException();
@@ -110,7 +119,9 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   napi_value evaluate_function = nullptr;
   napi_create_function(env, "evaluate", NAPI_AUTO_LENGTH, evaluate, nullptr, &evaluate_function);
   exports.Set("evaluate", evaluate_function);
+  Environment::create(env);
   export_async(env, exports);
+  export_device_arrays(env, exports);
   exports.Set("negativeEntropy", Napi::Function::New(env, negative_entropy));
   exports.Set("convert", Napi::Function::New(env, convert));
   exports.Set("instructionSets", array_of(env, instruction_sets(), string));

@@ -4,6 +4,8 @@
 #include <iterator>
 #include <string_view>
 
+#include "device_arrays.h"
+
 namespace surprisal {
 namespace {
 
@@ -97,7 +99,9 @@ ArrayView find_array(Napi::Env env, napi_value value, const char* name) {
     napi_valuetype other = napi_null;
     napi_typeof(env, value, &other);
     if (other == napi_undefined) return {};
-    refuse_type(env, name);
+    const ArrayView array = find_device_array(env, value);
+    if (array.data == nullptr) refuse_type(env, name);
+    return array;
   }
   constexpr uint8_t kSizes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
   const size_t size = static_cast<size_t>(type) < std::size(kSizes) ? kSizes[type] : 2;
@@ -146,7 +150,7 @@ const std::vector<const char*> kFieldNames = {
 
 ArrayView read_array(Napi::Env env, napi_value value, const char* name) {
   const ArrayView array = find_array(env, value, name);
-  if (array.data == nullptr) refuse_type(env, name);
+  if (array.data == nullptr || array.device != kCpu) refuse_type(env, name);
   return array;
 }
 
@@ -191,23 +195,30 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
 
   const int size = kDTypeSizes[static_cast<int>(call.dtype)];
   const int compute_size = call.dtype == DType::float64 ? 8 : 4;
-  const auto find = [&](Array array, const char* name) {
-    return array < arguments.size() ? find_array(env, arguments[array], name) : ArrayView{};
+  Resident& resident = call.resident;
+  /** An argument's memory, which is where the call is computed, or the host's. */
+  const auto find = [&](Array array, const char* name, bool& is_resident) {
+    const ArrayView view = array < arguments.size() ? find_array(env, arguments[array], name) : ArrayView{};
+    is_resident = view.device != kCpu;
+    const bool may_be = array == kInput ? view.device == call.device : resident.input && view.device == call.device;
+    if (is_resident && !may_be) refuse(env, std::string(name) + ": expected memory of the device that the input is on");
+    return view;
   };
   const auto checked = [&](const ArrayView& array, int64_t count, int element_size, const char* name) {
     check_length(env, array, count, element_size, name);
     return array.data;
   };
 
-  call.input =
-      checked(read_array(env, arguments[kInput], "input"), extent(env, call, call.input_strides), size, "input");
+  const ArrayView input = find(kInput, "input", resident.input);
+  if (input.data == nullptr) refuse_type(env, "input");
+  call.input = checked(input, extent(env, call, call.input_strides), size, "input");
   int64_t units = call.rows();
   if (kind == "row_group") {
     const int64_t splits = to_integer(env, call.parameters[0], 1, "numSplits");
     if (units % splits != 0) refuse(env, "numSplits does not divide the rows");
     units /= splits;
   }
-  if (const ArrayView indices = find(kIndices, "target"); indices.data != nullptr) {
+  if (const ArrayView indices = find(kIndices, "target", resident.indices); indices.data != nullptr) {
     call.indices_dtype = read_dtype(env, header[kIndicesDType], kDTypeCount, "target");
     if (static_cast<int>(call.indices_dtype) < kFloatDTypeCount) {
       throw coded(Napi::TypeError::New(env, "expected class indices of an integer dtype"), "ERR_DTYPE");
@@ -216,7 +227,7 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
     call.has_ignore_index = !std::isnan(header[kIgnoreIndex]);
     if (call.has_ignore_index) call.ignore_index = static_cast<int64_t>(header[kIgnoreIndex]);
   }
-  if (const ArrayView dense = find(kDense, "target"); dense.data != nullptr) {
+  if (const ArrayView dense = find(kDense, "target", resident.dense); dense.data != nullptr) {
     call.dense_dtype = read_dtype(env, header[kDenseDType], kFloatDTypeCount, "target");
     call.dense_strides = read_strides(env, header, kDenseOuterStride);
     call.dense_by_index = header[kDenseByIndex] != 0;
@@ -231,16 +242,16 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
   if (call.indices == nullptr && (call.dense == nullptr || call.dense_by_index) && kind != "row_map") {
     refuse(env, "expected a target");
   }
-  if (const ArrayView constants = find(kConstants, "constants"); constants.data != nullptr) {
+  if (const ArrayView constants = find(kConstants, "constants", resident.constants); constants.data != nullptr) {
     call.constants = static_cast<const double*>(checked(constants, call.classes, sizeof(double), "constants"));
   }
-  if (const ArrayView weight = find(kWeight, "weight"); weight.data != nullptr) {
+  if (const ArrayView weight = find(kWeight, "weight", resident.weight); weight.data != nullptr) {
     call.weight_row_stride = to_integer(env, header[kWeightRowStride], 0, "a stride");
     call.weight_class_stride = to_integer(env, header[kWeightClassStride], 0, "a stride");
     call.weight = checked(weight, factor_extent(env, call, call.weight_row_stride, call.weight_class_stride),
                           compute_size, "weight");
   }
-  if (const ArrayView pos_weight = find(kPosWeight, "posWeight"); pos_weight.data != nullptr) {
+  if (const ArrayView pos_weight = find(kPosWeight, "posWeight", resident.pos_weight); pos_weight.data != nullptr) {
     call.pos_weight_row_stride = to_integer(env, header[kPosWeightRowStride], 0, "a stride");
     call.pos_weight_class_stride = to_integer(env, header[kPosWeightClassStride], 0, "a stride");
     call.pos_weight =
@@ -250,24 +261,29 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
   const int64_t outputs = call.reduction != Reduction::none ? 1
                           : kind == "elementwise"           ? call.rows() * call.classes
                                                             : call.rows();
-  if (const ArrayView each = find(kGradOutputs, "gradOutput"); each.data != nullptr) {
+  if (const ArrayView each = find(kGradOutputs, "gradOutput", resident.grad_outputs); each.data != nullptr) {
     call.grad_outputs = checked(each, outputs, compute_size, "gradOutput");
   }
-  if (const ArrayView output = find(kOutput, "output"); output.data != nullptr) {
+  if (const ArrayView output = find(kOutput, "output", resident.output); output.data != nullptr) {
     call.output = checked(output, outputs, compute_size, "output");
   }
-  if (const ArrayView grad = find(kGrad, "grad"); grad.data != nullptr) {
+  if (const ArrayView grad = find(kGrad, "grad", resident.grad); grad.data != nullptr) {
     call.grad_strides = read_strides(env, header, kGradOuterStride);
     call.grad = checked(grad, extent(env, call, call.grad_strides), size, "grad");
   }
-  const bool has_memory =
-      kind == "row_map" ? call.grad != nullptr : call.reduction != Reduction::none || call.output != nullptr;
-  if (!has_memory) refuse(env, "expected memory for the result");
+  const bool is_map = kind == "row_map", needs_output = call.reduction == Reduction::none || resident.input;
+  if (is_map ? call.grad == nullptr : needs_output && call.output == nullptr) {
+    refuse(env, "expected memory for the result");
+  }
+  if (resident.input && ((call.grad != nullptr && !resident.grad) || (call.output != nullptr && !resident.output))) {
+    refuse(env, "expected memory for the results on the device that the input is on");
+  }
   return call;
 }
 
 Napi::Value loss_value(Napi::Env env, const Evaluation& call, double loss) {
-  return call.reduction == Reduction::none ? env.Undefined() : Napi::Number::New(env, loss);
+  if (call.reduction == Reduction::none || call.resident.input) return env.Undefined();
+  return Napi::Number::New(env, loss);
 }
 
 Napi::Error to_error(Napi::Env env, const std::exception& exception) {

@@ -11,9 +11,21 @@
 namespace surprisal {
 
 /** Arrays of a call, in the order of binding.d.ts. */
-enum Array { kHeader, kInput, kIndices, kGrad, kOutput, kDense, kGradOutputs, kWeight, kPosWeight, kConstants };
-/** The most that a call has. */
-inline constexpr size_t kArrayCount = kConstants + 1;
+enum Array {
+  kHeader,
+  kInput,
+  kIndices,
+  kGrad,
+  kOutput,
+  kDense,
+  kGradOutputs,
+  kWeight,
+  kPosWeight,
+  kConstants,
+  kStream,  // no array, but where a GPU's work goes
+};
+/** The most arguments that a call has. */
+inline constexpr size_t kArrayCount = kStream + 1;
 
 /** Names of the header's slots, in order. */
 extern const std::vector<const char*> kFieldNames;
@@ -24,10 +36,11 @@ extern const std::vector<const char*> kFieldNames;
  */
 Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments, const Backend& backend);
 
-/** Memory of a typed array; null of none. */
+/** Memory of a typed array or of a device; null of none. */
 struct ArrayView {
   void* data = nullptr;
   size_t bytes = 0;
+  int device = kCpu;
 };
 
 /** Throws a TypeError for anything but a typed array, and for a detached one. */

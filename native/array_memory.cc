@@ -118,17 +118,30 @@ bool use_memory_mode(Napi::Env env, MemoryMode mode) {
 
 bool transfer_frees_held_memory(Napi::Env env) { return program(env).transfer_frees; }
 
+/** The store of a typed array's buffer, where those can be held. */
+static Store store_of(const Program& here, napi_env env, napi_value array) {
+  napi_value buffer;
+  bool is_own = false;
+  napi_get_typedarray_info(env, array, nullptr, nullptr, nullptr, &buffer, nullptr);
+  napi_is_arraybuffer(env, buffer, &is_own);  // else it is a SharedArrayBuffer
+  return (is_own ? here.store_of : here.shared_store_of)(buffer);
+}
+
+std::shared_ptr<void> hold_array(Napi::Env env, napi_value array) {
+  const ArrayView view = read_array(env, array, "an array");
+  if (memory_mode(env) == MemoryMode::held) return {store_of(program(env), env, array), view.data};
+  std::shared_ptr<std::byte[]> copy(new std::byte[view.bytes]);
+  std::memcpy(copy.get(), view.data, view.bytes);
+  return {copy, copy.get()};
+}
+
 ArrayMemory::ArrayMemory(Napi::Env env, std::span<const napi_value> arguments, Evaluation& call) {
   if (memory_mode(env) == MemoryMode::held) {
     const Program here = program(env);
     for (const napi_value argument : arguments.subspan(kInput)) {
-      bool is_array = false, is_own = false;
+      bool is_array = false;
       napi_is_typedarray(env, argument, &is_array);
-      if (!is_array) continue;
-      napi_value buffer;
-      napi_get_typedarray_info(env, argument, nullptr, nullptr, nullptr, &buffer, nullptr);
-      napi_is_arraybuffer(env, buffer, &is_own);  // else it is a SharedArrayBuffer
-      stores_.push_back((is_own ? here.store_of : here.shared_store_of)(buffer));
+      if (is_array) stores_.push_back(store_of(here, env, argument));
     }
     return;
   }

@@ -32,6 +32,12 @@ bool use_memory_mode(Napi::Env env, MemoryMode mode);
 /** Whether ArrayBuffer.prototype.transfer(newLength) frees even what is held: where V8 reallocates for it. */
 bool transfer_frees_held_memory(Napi::Env env);
 
+/**
+ * The memory of a typed array, for as long as it is held: its own, or a copy that stays one where this runtime has no
+ * way to hold it.
+ */
+std::shared_ptr<void> hold_array(Napi::Env env, napi_value array);
+
 /** The memory of one call. It is made and destroyed on JavaScript's thread. */
 class ArrayMemory {
  public:

@@ -7,35 +7,30 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
 #include "array_memory.h"
 #include "cpu/thread_pool.h"
+#include "device_arrays.h"
 #include "devices.h"
+#include "environment.h"
 
 namespace surprisal {
 namespace {
 
-class AsyncCalls;
-
-/** One call. All but its computation happens on JavaScript's thread. */
-class AsyncCall final : public ThreadPool::Job {
+/** Work for the pool. All else happens on JavaScript's thread. */
+class AsyncWork : public ThreadPool::Job {
  public:
-  AsyncCall(AsyncCalls& calls, Napi::Env env, int64_t id, std::span<const napi_value> arguments)
-      : id(id),
-        calls_(calls),
-        evaluation_(read_evaluation(env, arguments, cpu_backend())),
-        memory_(env, arguments, evaluation_),
-        computation_(backend_of(evaluation_.device).compute(evaluation_)),
-        deferred_(Napi::Promise::Deferred::New(env)) {
-    evaluation_.cancelled = &cancelled_;
-  }
+  AsyncWork(AsyncCalls& calls, Napi::Env env, int64_t id)
+      : id(id), calls_(calls), deferred_(Napi::Promise::Deferred::New(env)) {}
 
   Napi::Promise promise() const { return deferred_.Promise(); }
 
@@ -45,10 +40,7 @@ class AsyncCall final : public ThreadPool::Job {
   }
 
   void settle(Napi::Env env) {
-    if (!error_) {
-      memory_.write_back(env, evaluation_);
-      return deferred_.Resolve(loss_value(env, evaluation_, computation_->value()));
-    }
+    if (!error_) return deferred_.Resolve(result(env));
     try {
       std::rethrow_exception(error_);
     } catch (const std::exception& exception) {
@@ -58,19 +50,63 @@ class AsyncCall final : public ThreadPool::Job {
 
   const int64_t id;
 
+ protected:
+  virtual Napi::Value result(Napi::Env env) = 0;
+
+  std::atomic<int32_t> cancelled_{0};
+
  private:
-  int64_t next_stage() override { return computation_->next_stage(); }
-  void run_part(int64_t i) override { computation_->run_part(i); }
   void ended(std::exception_ptr error) noexcept override;
 
   AsyncCalls& calls_;
-  std::atomic<int32_t> cancelled_{0};
-  Evaluation evaluation_;
-  ArrayMemory memory_;
-  std::unique_ptr<Computation> computation_;
   Napi::Promise::Deferred deferred_;
   std::exception_ptr error_;
 };
+
+/** Something that is done in one go. */
+class AsyncTask final : public AsyncWork {
+ public:
+  AsyncTask(AsyncCalls& calls, Napi::Env env, int64_t id, std::function<void()> work)
+      : AsyncWork(calls, env, id), work_(std::move(work)) {}
+
+ private:
+  int64_t next_stage() override { return begun_ ? 0 : begun_ = 1; }
+  void run_part(int64_t) override { work_(); }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+  const std::function<void()> work_;
+  int64_t begun_ = 0;
+};
+
+/** The evaluation of a loss in the host's memory. */
+class AsyncCall final : public AsyncWork {
+ public:
+  AsyncCall(AsyncCalls& calls, Napi::Env env, int64_t id, std::span<const napi_value> arguments,
+            const Evaluation& evaluation)
+      : AsyncWork(calls, env, id),
+        evaluation_(evaluation),
+        queue_(evaluation.device == kCpu ? nullptr : choose_queue(env, arguments, evaluation_)),
+        memory_(env, arguments, evaluation_),
+        computation_(backend_of(evaluation_.device).compute(evaluation_)) {
+    evaluation_.cancelled = &cancelled_;
+  }
+
+ private:
+  int64_t next_stage() override { return computation_->next_stage(); }
+  void run_part(int64_t i) override { computation_->run_part(i); }
+
+  Napi::Value result(Napi::Env env) override {
+    memory_.write_back(env, evaluation_);
+    return loss_value(env, evaluation_, computation_->value());
+  }
+
+  Evaluation evaluation_;
+  const std::shared_ptr<void> queue_;
+  ArrayMemory memory_;
+  std::unique_ptr<Computation> computation_;
+};
+
+}  // namespace
 
 /** The calls of an environment, that is of one thread's event loop. */
 class AsyncCalls {
@@ -80,12 +116,21 @@ class AsyncCalls {
     napi_add_env_cleanup_hook(env, [](void* calls) { delete static_cast<AsyncCalls*>(calls); }, this);
   }
 
-  Napi::Value begin(const Napi::CallbackInfo& info) {
-    std::vector<napi_value> arguments;
-    for (size_t i = 0; i < std::min(info.Length(), kArrayCount); ++i) arguments.push_back(info[i]);
+  Napi::Value evaluate(std::span<const napi_value> arguments) {
+    Evaluation evaluation = read_evaluation(env_, arguments, cpu_backend());
+    if (!evaluation.resident.input) return begin<AsyncCall>(arguments, evaluation);
+    // Given to the device here and now, so that it comes before whatever JavaScript gives it next.
+    const auto queue = choose_queue(env_, arguments, evaluation);
+    return begin<AsyncTask>([call = launch_on_device(env_, arguments, evaluation)] { call->finish(); });
+  }
+
+  /** Submits a Work of these arguments; { id, promise }. */
+  template <class Work, class... Arguments>
+  Napi::Object begin(Arguments&&... arguments) {
     listen();
     const int64_t id = next_id_++;
-    AsyncCall& call = *calls_.emplace(id, std::make_unique<AsyncCall>(*this, env_, id, arguments)).first->second;
+    auto& call = *calls_.emplace(id, std::make_unique<Work>(*this, env_, id, std::forward<Arguments>(arguments)...))
+                      .first->second;
     Napi::Object result = Napi::Object::New(env_);
     try {
       result.Set("id", static_cast<double>(id));
@@ -104,7 +149,7 @@ class AsyncCalls {
   }
 
   /** On any thread. */
-  void ended(AsyncCall& call) noexcept {
+  void ended(AsyncWork& call) noexcept {
     std::lock_guard lock(mutex_);
     ended_.push_back(&call);  // into memory that begin() reserved
     if (ended_.size() == 1 && !stopped_) napi_call_threadsafe_function(loop_, nullptr, napi_tsfn_nonblocking);
@@ -127,7 +172,7 @@ class AsyncCalls {
     napi_add_env_cleanup_hook(env_, [](void* calls) { static_cast<AsyncCalls*>(calls)->stop(); }, this);
   }
 
-  void submit(AsyncCall& call) {
+  void submit(AsyncWork& call) {
     {
       std::lock_guard lock(mutex_);
       ended_.reserve(calls_.size());
@@ -143,13 +188,13 @@ class AsyncCalls {
   }
 
   void settle() {
-    std::vector<AsyncCall*> ended;
+    std::vector<AsyncWork*> ended;
     {
       std::lock_guard lock(mutex_);
       ended = ended_;
       ended_.clear();
     }
-    for (AsyncCall* call : ended) {
+    for (AsyncWork* call : ended) {
       const Napi::HandleScope scope(env_);
       const auto node = calls_.extract(call->id);
       try {
@@ -177,27 +222,29 @@ class AsyncCalls {
   }
 
   const Napi::Env env_;
-  std::unordered_map<int64_t, std::unique_ptr<AsyncCall>> calls_;
+  std::unordered_map<int64_t, std::unique_ptr<AsyncWork>> calls_;
   int64_t next_id_ = 0;
   napi_threadsafe_function loop_ = nullptr;
 
   std::mutex mutex_;
   std::condition_variable idle_;
   size_t at_work_ = 0;
-  std::vector<AsyncCall*> ended_;  // that are to be settled
+  std::vector<AsyncWork*> ended_;  // that are to be settled
   bool stopped_ = false;
 };
 
-void AsyncCall::ended(std::exception_ptr error) noexcept {
+namespace {
+
+void AsyncWork::ended(std::exception_ptr error) noexcept {
   error_ = std::move(error);
   calls_.ended(*this);
 }
 
-AsyncCalls& calls_of(const Napi::CallbackInfo& info) { return *static_cast<AsyncCalls*>(info.Data()); }
-
 Napi::Value evaluate_async(const Napi::CallbackInfo& info) {
   try {
-    return calls_of(info).begin(info);
+    std::vector<napi_value> arguments;
+    for (size_t i = 0; i < std::min(info.Length(), kArrayCount); ++i) arguments.push_back(info[i]);
+    return Environment::of(info.Env()).calls->evaluate(arguments);
   } catch (const Napi::Error&) {
     throw;
   } catch (const std::exception& exception) {
@@ -205,7 +252,9 @@ Napi::Value evaluate_async(const Napi::CallbackInfo& info) {
   }
 }
 
-void cancel(const Napi::CallbackInfo& info) { calls_of(info).cancel(info[0].ToNumber().Int64Value()); }
+void cancel(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).calls->cancel(info[0].ToNumber().Int64Value());
+}
 
 Napi::Value get_memory_mode(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), kMemoryModeNames[static_cast<int>(memory_mode(info.Env()))]);
@@ -227,12 +276,16 @@ Napi::Value transfer_frees(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_async(Napi::Env env, Napi::Object exports) {
-  auto* calls = new AsyncCalls(env);
-  exports.Set("evaluateAsync", Napi::Function::New(env, evaluate_async, "evaluateAsync", calls));
-  exports.Set("cancel", Napi::Function::New(env, cancel, "cancel", calls));
+  Environment::of(env).calls = new AsyncCalls(env);
+  exports.Set("evaluateAsync", Napi::Function::New(env, evaluate_async, "evaluateAsync"));
+  exports.Set("cancel", Napi::Function::New(env, cancel, "cancel"));
   exports.Set("getMemoryMode", Napi::Function::New(env, get_memory_mode));
   exports.Set("setMemoryMode", Napi::Function::New(env, set_memory_mode));
   exports.Set("transferFreesHeldMemory", Napi::Function::New(env, transfer_frees));
+}
+
+Napi::Value run_async(Napi::Env env, std::function<void()> work) {
+  return Environment::of(env).calls->begin<AsyncTask>(std::move(work)).Get("promise");
 }
 
 }  // namespace surprisal

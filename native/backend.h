@@ -23,13 +23,23 @@ struct Strides {
 
 inline constexpr int kMaxParameters = 6;
 
+class Queue;
+
 /** The CPU among the numbers of devices; GPU i is i + 1. */
 inline constexpr int kCpu = 0;
+
+/** Which of a call's arrays are the device's memory; the others are the host's. */
+struct Resident {
+  bool input = false, indices = false, grad = false, output = false, dense = false, grad_outputs = false,
+       weight = false, pos_weight = false, constants = false;
+};
 
 /** One call: rows = outer × inner rows of `classes` logits, and all that belongs to them. Absent arrays are null. */
 struct Evaluation {
   int loss = 0;
   int device = kCpu;
+  Queue* queue = nullptr;  // of a GPU's: where its work goes; null: one of the call's own
+  Resident resident;
   DType dtype = DType::float32;
   Reduction reduction = Reduction::mean;
   double divisor = 0;  // of a mean; 0: the loss's own denominator
@@ -60,8 +70,12 @@ struct Evaluation {
   double grad_output = 1;
   const void* grad_outputs = nullptr;  // compute dtype: one a row, or an element for elementwise losses
 
-  void* output = nullptr;  // of Reduction::none: one loss a row or element, in the compute dtype
-  void* grad = nullptr;    // the input's dtype; null for a forward pass alone
+  /**
+   * In the compute dtype: one loss a row or element of Reduction::none; else the loss, of a call whose input is the
+   * device's memory.
+   */
+  void* output = nullptr;
+  void* grad = nullptr;  // the input's dtype; null for a forward pass alone
   Strides grad_strides;
 
   const std::atomic<int32_t>* cancelled = nullptr;

@@ -1,8 +1,12 @@
 #include "devices.h"
 
+#include <cstdlib>
+
 #ifdef SURPRISAL_CUDA
 #include "cuda/cuda.h"
 #include "cuda/runtime.h"
+#else
+#include "device_arrays.h"
 #endif
 
 namespace surprisal {
@@ -20,16 +24,23 @@ const CudaDevices& cuda_devices() {
 
 const Backend& backend_of(int device) {
 #ifdef SURPRISAL_CUDA_EMULATED
-  // Everything runs on the kernels: what the CPU computes is tested without them.
-  (void)device;
-  return cuda_backend();
-#else
+  // So that every suite tests the kernels, whatever device it has in mind.
+  static const bool all = std::getenv("SURPRISAL_ALL_EMULATED") != nullptr;
+  if (all) return cuda_backend();
+#endif
   if (device == kCpu) return cpu_backend();
 #ifdef SURPRISAL_CUDA
   if (device <= static_cast<int>(cuda_devices().devices.size())) return cuda_backend();
 #endif
   throw DeviceError("there is no GPU " + std::to_string(device - 1));
-#endif
 }
+
+#ifndef SURPRISAL_CUDA
+// No value stands for what a build without CUDA does not have.
+ArrayView find_device_array(Napi::Env, napi_value) { return {}; }
+std::shared_ptr<void> choose_queue(Napi::Env, std::span<const napi_value>, Evaluation&) { return nullptr; }
+std::shared_ptr<DeviceCall> launch_on_device(Napi::Env, std::span<const napi_value>, Evaluation&) { return nullptr; }
+void export_device_arrays(Napi::Env, Napi::Object) {}
+#endif
 
 }  // namespace surprisal

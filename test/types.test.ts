@@ -66,10 +66,10 @@ const optionNames = {
 
 /** Names of the options of each call of a loss. */
 const callOptionNames = {
-  forward: ['out', 'device'],
-  valueAndGrad: ['gradOutput', 'out', 'device'],
-  forwardAsync: ['out', 'device', 'signal'],
-  valueAndGradAsync: ['gradOutput', 'out', 'device', 'signal'],
+  forward: ['out', 'device', 'stream'],
+  valueAndGrad: ['gradOutput', 'out', 'device', 'stream'],
+  forwardAsync: ['out', 'device', 'stream', 'signal'],
+  valueAndGradAsync: ['gradOutput', 'out', 'device', 'stream', 'signal'],
 } as const;
 
 type OptionNames = typeof optionNames;

@@ -10,13 +10,13 @@ import {
   asTensor,
   contiguous,
   emptyTensor,
+  hostValuesAs,
   isContiguous,
   isFloat,
   numel,
   sameShape,
   showShape,
   type Tensor,
-  valuesAs,
   type DType,
   type TensorLike,
 } from '../tensor.js';
@@ -129,7 +129,7 @@ function lamColumn(owner: string, lam: unknown, rows: number): Float64Array {
         `got ${showShape(column.shape)}`,
     );
   }
-  const values = valuesAs(column, 'float64') as Float64Array;
+  const values = hostValuesAs(column, 'float64') as Float64Array;
   const bad = values.findIndex((x) => !(x >= 0 && x <= 1));
   if (bad >= 0) {
     throw rangeError(

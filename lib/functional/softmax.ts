@@ -1,4 +1,5 @@
 import { binding, dtypeCode, headerLength, slot } from '../binding.js';
+import { resolveDevice } from '../device.js';
 import { rangeError, typeError } from '../errors.js';
 import { asRows, rowStrides } from '../geometry.js';
 import { checkOptions, numberOption } from '../options.js';
@@ -6,7 +7,9 @@ import {
   asTensor,
   emptyTensor,
   isFloat,
+  memoryOf,
   numel,
+  requireSameDevice,
   sameShape,
   showShape,
   type Tensor,
@@ -53,7 +56,9 @@ function mapRows(name: RowMap, input: Tensor, output: Tensor | undefined, axis: 
   const { shape } = input;
   const source = asRows(input, axis);
   const forward = output && asRows(output, axis);
-  const result = emptyTensor(shape, input.dtype);
+  const device = resolveDevice(input.device);
+  if (output !== undefined) requireSameDevice(name, 'output', output, 'gradOutput', input);
+  const result = emptyTensor(shape, input.dtype, device);
   const resultStrides = rowStrides(result, axis)!;
 
   const header = new Float64Array(headerLength);
@@ -69,6 +74,7 @@ function mapRows(name: RowMap, input: Tensor, output: Tensor | undefined, axis: 
   header[slot.gradOuterStride] = resultStrides.outer;
   header[slot.gradInnerStride] = resultStrides.inner;
   header[slot.gradClassStride] = resultStrides.classes;
+  header[slot.device] = device;
   header[slot.ignoreIndex] = NaN;
   header[slot.gradOutput] = 1;
   if (forward !== undefined) {
@@ -77,7 +83,8 @@ function mapRows(name: RowMap, input: Tensor, output: Tensor | undefined, axis: 
     header[slot.denseInnerStride] = forward.strides.inner;
     header[slot.denseClassStride] = forward.strides.classes;
   }
-  binding.evaluate(header, source.tensor.data, undefined, result.data, undefined, forward?.tensor.data);
+  const dense = forward && memoryOf(forward.tensor);
+  binding.evaluate(header, memoryOf(source.tensor), undefined, memoryOf(result), undefined, dense);
   return result;
 }
 

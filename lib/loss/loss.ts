@@ -1,18 +1,30 @@
-import type { Arrays } from '../../binding.js';
+import type { Arrays, DeviceArray, NativeArray, NativeStream } from '../../binding.js';
 import { evaluateAsync } from '../async.js';
 import { binding, dtypeCode, headerLength, slot } from '../binding.js';
-import { resolveDevice, type Device } from '../device.js';
+import { cpu, resolveDevice, type Device } from '../device.js';
 import { describe, rangeError, typeError } from '../errors.js';
-import { asRows, isShapeWithout, overlap, overlapsItself, rowStrides, type Rows } from '../geometry.js';
+import {
+  asRows,
+  isShapeWithout,
+  overlap,
+  overlapsItself,
+  rowStrides,
+  startsWith,
+  type Rows,
+} from '../geometry.js';
 import { checkOptions } from '../options.js';
+import { streamOption, type Stream } from '../stream.js';
 import {
   asTensor,
   computeDType,
   contiguous,
   emptyTensor,
+  hostValuesAs,
   isContiguous,
   isFloat,
+  memoryOf,
   numel,
+  requireSameDevice,
   sameShape,
   showShape,
   tensor,
@@ -86,8 +98,14 @@ function partsOf(definition: LossDefinition, kind: string) {
 export type GradOutput = number | TensorLike;
 
 export interface CallOptions {
-  /** Where to compute: 'cpu' by default; 'cuda' brings the arrays to a GPU and the results back. */
+  /**
+   * Where to compute. A tensor on a GPU is worked on there, and so is the rest of its call: the results are tensors on
+   * that GPU, and the call waits for nothing. Of tensors in host memory 'cuda' brings the arrays to a GPU and the results
+   * back; the default is the CPU.
+   */
   device?: Device;
+  /** Where on a GPU the work goes: the device's default stream without it. */
+  stream?: Stream;
   /**
    * Memory for the loss: of the output's shape, contiguous, float64 for float64 input and float32 for any other, apart
    * from every other argument. With `out` for every result a call allocates nothing outside of JavaScript's heap, unless
@@ -119,11 +137,29 @@ export interface ValueAndGrad {
 function factorValues(cache: Map<FloatDType, TypedArray>, factor: Tensor, dtype: FloatDType): TypedArray {
   const compute = computeDType(dtype);
   let values = cache.get(compute);
-  if (values === undefined) cache.set(compute, (values = valuesAs(factor, compute)));
+  if (values === undefined) cache.set(compute, (values = hostValuesAs(factor, compute)));
   return values;
 }
 
-function overlapsAny(memory: TypedArray, others: readonly (TypedArray | undefined)[]): boolean {
+/** Copies of a loss's own arrays on GPUs, made when a call first works there. */
+class Copies {
+  readonly #copies = new WeakMap<NativeArray, Map<number, NativeArray>>();
+
+  /** `array` in the memory of this device. */
+  of(array: TypedArray | undefined, device: number): NativeArray | undefined {
+    if (array === undefined || device === cpu) return array;
+    let copies = this.#copies.get(array);
+    if (copies === undefined) this.#copies.set(array, (copies = new Map<number, NativeArray>()));
+    let copy = copies.get(device);
+    if (copy === undefined) {
+      copies.set(device, (copy = binding.allocateDevice(device, array.byteLength)));
+      binding.copyDevice(array, copy as DeviceArray);
+    }
+    return copy;
+  }
+}
+
+function overlapsAny(memory: NativeArray, others: readonly (NativeArray | undefined)[]): boolean {
   for (const other of others) {
     if (other !== undefined && overlap(memory, other)) return true;
   }
@@ -182,15 +218,15 @@ export function factorOption(
   if (!isFloat(given.dtype)) {
     throw typeError('ERR_DTYPE', `${owner}: expected ${name} of a floating dtype, got ${given.dtype}`);
   }
-  return new Tensor(valuesAs(given, 'float64').slice(), given.shape, 'float64');
+  return new Tensor(hostValuesAs(given, 'float64').slice(), given.shape, 'float64');
 }
 
 /** Names of the options of each call. */
 const callOptions = {
-  forward: ['out', 'device'],
-  valueAndGrad: ['gradOutput', 'out', 'device'],
-  forwardAsync: ['out', 'device', 'signal'],
-  valueAndGradAsync: ['gradOutput', 'out', 'device', 'signal'],
+  forward: ['out', 'device', 'stream'],
+  valueAndGrad: ['gradOutput', 'out', 'device', 'stream'],
+  forwardAsync: ['out', 'device', 'stream', 'signal'],
+  valueAndGradAsync: ['gradOutput', 'out', 'device', 'stream', 'signal'],
 } as const;
 
 /** Names of what a call writes. */
@@ -211,6 +247,7 @@ export abstract class Loss {
   /** weight and posWeight in the compute dtypes that calls have asked for. */
   readonly #weights = new Map<FloatDType, TypedArray>();
   readonly #posWeights = new Map<FloatDType, TypedArray>();
+  readonly #copies = new Copies();
 
   protected constructor(definition: LossDefinition) {
     const index = binding.losses.findIndex(({ name }) => name === definition.name);
@@ -298,7 +335,8 @@ export abstract class Loss {
       );
     }
     const prepared = this.#prepare(input, target, wantsGrad, options);
-    const results = { 'out.grad': prepared.grad?.data, 'out.value': prepared.value.data };
+    const { value, grad } = prepared;
+    const results = { 'out.grad': grad && memoryOf(grad), 'out.value': memoryOf(value) };
     finish(prepared, await evaluateAsync(this.#definition.owner, prepared.arrays, results, signal));
     return prepared;
   }
@@ -316,8 +354,8 @@ export abstract class Loss {
     options: GradOptions | undefined,
   ): Prepared {
     const { owner, classAxis, rank, divisor, numSplits, lens } = this.#definition;
-    const device = resolveDevice(options?.device ?? 'cpu');
     const given = asTensor(input, 'input');
+    const { home, device, stream } = this.#place(given, options);
     const { shape, dtype } = given;
     if (!isFloat(dtype)) {
       const hint =
@@ -346,17 +384,25 @@ export abstract class Loss {
         `${owner}: expected a batch that numSplits = ${numSplits} divides, got ${outer} rows (input ${showShape(shape)})`,
       );
     }
-    const { indices, dense } = this.#target(target, shape, axis);
+    const { indices, dense } = this.#target(target, given, axis);
     const weight = this.#weight(shape, classes, dtype);
     const posWeight = this.#posWeight(shape, dtype);
     const outputShape = this.#outputShape(shape, axis);
-    const gradOutput = this.#gradOutput(options?.gradOutput, outputShape, dtype);
+    const gradOutput = this.#gradOutput(options?.gradOutput, outputShape, given);
     const gradOutputs = typeof gradOutput === 'number' ? undefined : gradOutput;
-    const { value, grad } = this.#results(options?.out, wantsGrad, x, axis, outputShape, [
-      indices?.data,
-      dense?.tensor.data,
-      gradOutputs,
-    ]);
+    const labels = indices && memoryOf(indices);
+    const denseTarget = dense && memoryOf(dense.tensor);
+    const others = [labels, denseTarget, gradOutputs];
+    const { value, grad } = this.#results(
+      options?.out,
+      wantsGrad,
+      x,
+      axis,
+      outputShape,
+      others,
+      home,
+      stream,
+    );
 
     const header = this.#header;
     header[slot.dtype] = dtypeCode[dtype]!;
@@ -392,30 +438,64 @@ export abstract class Loss {
     }
     const arrays: Arrays = [
       header,
-      x.tensor.data,
-      indices?.data,
-      grad?.tensor.data,
-      this.reduction === 'none' ? value.data : undefined,
-      dense?.tensor.data,
+      memoryOf(x.tensor),
+      labels,
+      grad && memoryOf(grad.tensor),
+      this.reduction === 'none' || home !== cpu ? memoryOf(value) : undefined,
+      lens === undefined ? denseTarget : this.#copies.of(lens.matrix.data, home),
       gradOutputs,
-      weight?.values,
-      posWeight?.values,
-      lens?.constants,
+      this.#copies.of(weight?.values, home),
+      this.#copies.of(posWeight?.values, home),
+      this.#copies.of(lens?.constants, home),
+      stream,
     ];
     while (arrays.at(-1) === undefined) arrays.pop();
     return { arrays, value, grad: grad?.tensor };
   }
 
+  /**
+   * Where a call's input is, as a number of a device; where it is worked on; and in which stream. An input in host memory
+   * may be worked on elsewhere.
+   */
+  #place(input: Tensor, options: GradOptions | undefined) {
+    const home = input.device === 'cpu' ? cpu : resolveDevice(input.device);
+    const device = options?.device === undefined ? home : resolveDevice(options.device);
+    const { owner } = this.#definition;
+    if (home !== cpu && device !== home) {
+      throw typeError(
+        'ERR_OPTION',
+        `${owner}: the input is on ${input.device}, where the call is worked on, but device is ` +
+          `${describe(options?.device)}; bring the input there by to()`,
+      );
+    }
+    if (options?.stream === undefined) return { home, device, stream: undefined };
+    if (device === cpu) {
+      throw typeError(
+        'ERR_OPTION',
+        `${owner}: stream is for calls on a GPU; this one is worked on by the CPU`,
+      );
+    }
+    return { home, device, stream: streamOption(owner, options.stream, device) };
+  }
+
+  /** An argument beside the input: on its device, or in host memory. */
+  #checkDevice(name: string, argument: Tensor, input: Tensor): void {
+    if (argument.device === 'cpu') return;
+    requireSameDevice(this.#definition.owner, name, argument, 'the input', input);
+  }
+
   /** Tells class indices from dense targets by shape, and checks them. Through a lens, its rows are dense too. */
   #target(
     target: TensorLike,
-    shape: readonly number[],
+    input: Tensor,
     axis: number,
   ): { indices: Tensor | undefined; dense: Rows | undefined } {
     const { owner, takesIndices, takesDense, elementwise, lens, numSplits } = this.#definition;
+    const { shape } = input;
     const isDense = (candidate: readonly number[]) =>
       takesDense && (!takesIndices || sameShape(candidate, shape));
     const t = asTensor(target, 'target', (candidate) => (isDense(candidate) ? 'values' : 'indices'));
+    this.#checkDevice('target', t, input);
 
     if (isDense(t.shape)) {
       if (!sameShape(t.shape, shape)) {
@@ -432,7 +512,13 @@ export abstract class Loss {
         );
       }
       // Integers are multi-hot labels; few enough losses take them that a converted copy serves.
-      const dense = isFloat(t.dtype) ? t : new Tensor(valuesAs(t, 'float32'), t.shape, 'float32');
+      if (!isFloat(t.dtype) && t.device !== 'cpu') {
+        throw typeError(
+          'ERR_DTYPE',
+          `${owner}: expected a floating target of the input's shape on ${t.device}, got ${t.dtype}`,
+        );
+      }
+      const dense = isFloat(t.dtype) ? t : new Tensor(hostValuesAs(t, 'float32'), t.shape, 'float32');
       return { indices: undefined, dense: asRows(dense, axis) };
     }
 
@@ -505,8 +591,8 @@ export abstract class Loss {
   #gradOutput(
     gradOutput: GradOutput | undefined,
     outputShape: readonly number[],
-    dtype: FloatDType,
-  ): number | TypedArray {
+    input: Tensor,
+  ): number | NativeArray {
     if (gradOutput === undefined) return 1;
     if (typeof gradOutput === 'number') return gradOutput;
     const { owner } = this.#definition;
@@ -524,7 +610,9 @@ export abstract class Loss {
           `got ${showShape(given.shape)}`,
       );
     }
-    return outputShape.length === 0 ? given.item() : valuesAs(given, computeDType(dtype));
+    this.#checkDevice('gradOutput', given, input);
+    if (outputShape.length === 0) return given.item();
+    return valuesAs(given, computeDType(input.dtype as FloatDType), `${owner}: gradOutput`);
   }
 
   /** Where the loss and the gradient go: the caller's memory once it is safe to write to, or new memory. */
@@ -534,7 +622,9 @@ export abstract class Loss {
     x: Rows,
     axis: number,
     outputShape: readonly number[],
-    others: readonly (TypedArray | undefined)[],
+    others: readonly (NativeArray | undefined)[],
+    home: number,
+    stream: NativeStream | undefined,
   ): { value: Tensor; grad: Rows | undefined } {
     const { shape, dtype } = x.tensor as Tensor & { readonly dtype: FloatDType };
     if (out !== undefined)
@@ -543,15 +633,15 @@ export abstract class Loss {
     if (wantsGrad) {
       grad =
         out?.grad === undefined
-          ? asRows(emptyTensor(shape, dtype), axis)
+          ? asRows(emptyTensor(shape, dtype, home, stream), axis)
           : this.#outGrad(out.grad, x, axis, others);
     }
     const value =
       out?.value === undefined
-        ? emptyTensor(outputShape, computeDType(dtype))
-        : this.#outValue(out.value, outputShape, computeDType(dtype), [
-            x.tensor.data,
-            grad?.tensor.data,
+        ? emptyTensor(outputShape, computeDType(dtype), home, stream)
+        : this.#outValue(out.value, outputShape, x.tensor, [
+            memoryOf(x.tensor),
+            grad && memoryOf(grad.tensor),
             ...others,
           ]);
     return { value, grad };
@@ -564,9 +654,11 @@ export abstract class Loss {
     like: 'input' | 'output',
     dtype: FloatDType,
     shape: readonly number[],
+    input: Tensor,
   ): Tensor {
     const { owner } = this.#definition;
     const memory = asTensor(given, name);
+    requireSameDevice(owner, name, memory, 'the input', input);
     if (memory.dtype !== dtype) {
       throw typeError(
         'ERR_DTYPE',
@@ -588,10 +680,12 @@ export abstract class Loss {
     return memory;
   }
 
-  #outGrad(given: TensorLike, x: Rows, axis: number, others: readonly (TypedArray | undefined)[]): Rows {
+  #outGrad(given: TensorLike, x: Rows, axis: number, others: readonly (NativeArray | undefined)[]): Rows {
     const { owner } = this.#definition;
-    const { shape, dtype, data } = x.tensor as Tensor & { readonly dtype: FloatDType };
-    const grad = this.#out('out.grad', given, 'input', dtype, shape);
+    const { shape, dtype } = x.tensor as Tensor & { readonly dtype: FloatDType };
+    const grad = this.#out('out.grad', given, 'input', dtype, shape, x.tensor);
+    const memory = memoryOf(grad);
+    const data = memoryOf(x.tensor);
     if (overlapsItself(grad)) {
       throw rangeError(
         'ERR_ALIAS',
@@ -606,17 +700,17 @@ export abstract class Loss {
       );
     }
     const isInput = () =>
-      grad.data.byteOffset === data.byteOffset &&
+      startsWith(memory, data) &&
       strides.outer === x.strides.outer &&
       strides.inner === x.strides.inner &&
       strides.classes === x.strides.classes;
-    if (overlap(grad.data, data) && !isInput()) {
+    if (overlap(memory, data) && !isInput()) {
       throw rangeError(
         'ERR_ALIAS',
         `${owner}: out.grad overlaps the input in part; give the input itself or separate memory`,
       );
     }
-    if (overlapsAny(grad.data, others)) {
+    if (overlapsAny(memory, others)) {
       throw rangeError('ERR_ALIAS', `${owner}: out.grad overlaps another argument; give separate memory`);
     }
     return { tensor: grad, strides };
@@ -625,18 +719,25 @@ export abstract class Loss {
   #outValue(
     given: TensorLike,
     shape: readonly number[],
-    dtype: FloatDType,
-    others: readonly (TypedArray | undefined)[],
+    input: Tensor,
+    others: readonly (NativeArray | undefined)[],
   ): Tensor {
     const { owner } = this.#definition;
-    const value = this.#out('out.value', given, 'output', dtype, shape);
+    const value = this.#out(
+      'out.value',
+      given,
+      'output',
+      computeDType(input.dtype as FloatDType),
+      shape,
+      input,
+    );
     if (!isContiguous(value)) {
       throw rangeError(
         'ERR_SHAPE',
         `${owner}: expected contiguous memory as out.value, got strides ${showShape(value.strides)}`,
       );
     }
-    if (overlapsAny(value.data, others)) {
+    if (overlapsAny(memoryOf(value), others)) {
       throw rangeError('ERR_ALIAS', `${owner}: out.value overlaps another argument; give separate memory`);
     }
     return value;

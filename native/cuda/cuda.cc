@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
 #include "launch_shape.h"
-#include "runtime.h"
 
 namespace surprisal {
 namespace {
@@ -65,83 +65,13 @@ size_t parts_end(const Evaluation& call, const DeviceLimits& limits) {
   return (bytes + kPackBytes - 1) / kPackBytes * kPackBytes;
 }
 
-// ------------------------------------------------------------------------------------------------ from host memory
-
-/** A call's arrays on the device. */
-class DeviceArrays {
- public:
-  DeviceArrays(const Evaluation& host, Stream stream) : host_(host), stream_(stream), call(host) {
-    const size_t compute = element_bytes(compute_dtype(host));
-    const bool elementwise = std::string_view(loss_jobs(host).info.kind) == "elementwise";
-    const int64_t units = elementwise ? host.rows() * host.classes : host.rows();
-    const size_t outputs = static_cast<size_t>(host.reduction == Reduction::none ? units : 1);
-    const auto factor = [&](int64_t row_stride, int64_t class_stride) {
-      return static_cast<size_t>((host.rows() - 1) * row_stride + (host.classes - 1) * class_stride + 1) * compute;
-    };
-    input_bytes_ = extent(host.outer, host.inner, host.classes, host.input_strides) * element_bytes(host.dtype);
-    grad_bytes_ = extent(host.outer, host.inner, host.classes, host.grad_strides) * element_bytes(host.dtype);
-    output_bytes_ = outputs * compute;
-    call.input = upload(host.input, input_bytes_);
-    call.indices = upload(host.indices, label_count() * element_bytes(host.indices_dtype));
-    call.dense = upload(host.dense, dense_extent(host) * element_bytes(host.dense_dtype));
-    call.constants = static_cast<const double*>(upload(host.constants, host.classes * sizeof(double)));
-    call.weight = upload(host.weight, factor(host.weight_row_stride, host.weight_class_stride));
-    call.pos_weight = upload(host.pos_weight, factor(host.pos_weight_row_stride, host.pos_weight_class_stride));
-    call.grad_outputs = upload(host.grad_outputs, outputs * compute);
-    if (host.output != nullptr) call.output = place(output_bytes_);
-    if (host.grad == host.input && host.grad != nullptr) {
-      call.grad = const_cast<void*>(call.input);
-    } else if (host.grad != nullptr) {
-      // What lies between its elements comes back as it was.
-      const bool gaps = grad_bytes_ != static_cast<size_t>(host.rows() * host.classes) * element_bytes(host.dtype);
-      call.grad = gaps ? const_cast<void*>(upload(host.grad, grad_bytes_)) : place(grad_bytes_);
-    }
-  }
-
-  void download() const {
-    if (host_.output != nullptr) copy_to_host(host_.output, call.output, output_bytes_, stream_);
-    if (host_.grad != nullptr) copy_to_host(host_.grad, call.grad, grad_bytes_, stream_);
-  }
-
- private:
-  size_t label_count() const {
-    const bool grouped = std::string_view(loss_jobs(host_).info.kind) == "row_group";
-    return static_cast<size_t>(grouped ? host_.rows() / static_cast<int64_t>(host_.parameters[0]) : host_.rows());
-  }
-  void* place(size_t bytes) {
-    memory_.emplace_back(bytes, stream_);
-    return memory_.back().get();
-  }
-  const void* upload(const void* data, size_t bytes) {
-    if (data == nullptr) return nullptr;
-    void* device = place(bytes);
-    copy_to_device(device, data, bytes, stream_);
-    return device;
-  }
-
-  const Evaluation& host_;
-  Stream stream_;
-  std::vector<DeviceMemory> memory_;
-  size_t input_bytes_, grad_bytes_, output_bytes_;
-
- public:
-  Evaluation call;
-};
-
 double evaluate(const Evaluation& call) {
-  const Stream stream = nullptr;
-  use_device(std::max(call.device - 1, 0));
-  const DeviceLimits limits = device_limits();
-  DeviceArrays arrays(call, stream);
-  const DeviceMemory workspace(workspace_bytes(call, limits), stream);
-  enqueue(arrays.call, limits, workspace.get(), stream);
-  Outcome outcome;
-  copy_to_host(&outcome, workspace.get(), sizeof(outcome), stream);
-  synchronize(stream);
-  check_labels(call, outcome);
-  arrays.download();
-  synchronize(stream);
-  return call.reduction == Reduction::none ? 0 : outcome.value;
+  std::shared_ptr<Queue> own;
+  if (call.queue == nullptr) own = std::make_shared<Queue>(std::max(call.device - 1, 0));
+  Launched launched(call, own != nullptr ? *own : *call.queue);
+  const double value = launched.value();
+  launched.download();
+  return value;
 }
 
 /** One stage of one part. */
@@ -191,6 +121,80 @@ void enqueue(const Evaluation& call, const DeviceLimits& limits, void* workspace
 void check_labels(const Evaluation& call, const Outcome& outcome) {
   if (outcome.bad_label == 0) return;
   throw_bad_label(call, static_cast<int64_t>(~outcome.bad_label));
+}
+
+/** Brings the arrays of a call that the host has to the device, and makes memory there for those of its results. */
+Evaluation Launched::take_arrays() {
+  Evaluation call = host_;
+  const size_t compute = element_bytes(compute_dtype(host_)), element = element_bytes(host_.dtype);
+  const std::string_view kind = loss_jobs(host_).info.kind;
+  const auto count = [](int64_t n) { return static_cast<size_t>(n); };
+  const int64_t units = kind == "elementwise" ? host_.rows() * host_.classes : host_.rows();
+  const int64_t labels = kind == "row_group" ? host_.rows() / static_cast<int64_t>(host_.parameters[0]) : host_.rows();
+  const size_t outputs = host_.reduction == Reduction::none ? count(units) : 1;
+  const auto factor = [&](int64_t row_stride, int64_t class_stride) {
+    return count((host_.rows() - 1) * row_stride + (host_.classes - 1) * class_stride + 1) * compute;
+  };
+  const auto bring = [&](auto& data, bool resident, size_t bytes) {
+    if (data == nullptr || resident) return;
+    void* memory = place(bytes);
+    queue_->upload(memory, data, bytes);
+    data = static_cast<std::remove_reference_t<decltype(data)>>(memory);
+  };
+  const Resident& has = host_.resident;
+  if (call.indices != nullptr) {
+    label_bytes_ = count(labels) * element_bytes(host_.indices_dtype);
+    bring(call.indices, has.indices, label_bytes_);
+  }
+  bring(call.input, has.input, extent(host_.outer, host_.inner, host_.classes, host_.input_strides) * element);
+  if (call.dense != nullptr) bring(call.dense, has.dense, dense_extent(host_) * element_bytes(host_.dense_dtype));
+  bring(call.constants, has.constants, count(host_.classes) * sizeof(double));
+  bring(call.weight, has.weight, factor(host_.weight_row_stride, host_.weight_class_stride));
+  bring(call.pos_weight, has.pos_weight, factor(host_.pos_weight_row_stride, host_.pos_weight_class_stride));
+  bring(call.grad_outputs, has.grad_outputs, outputs * compute);
+  if (call.output != nullptr && !has.output) call.output = place(output_bytes_ = outputs * compute);
+  if (call.grad != nullptr && !has.grad) {
+    grad_bytes_ = extent(host_.outer, host_.inner, host_.classes, host_.grad_strides) * element;
+    if (host_.grad == host_.input) {
+      call.grad = const_cast<void*>(call.input);
+    } else if (grad_bytes_ == count(host_.rows() * host_.classes) * element) {
+      call.grad = place(grad_bytes_);
+    } else {
+      bring(call.grad, false, grad_bytes_);  // What lies between its elements comes back as it was.
+    }
+  }
+  return call;
+}
+
+void* Launched::place(size_t bytes) { return arrays_.emplace_back(bytes, queue_->stream()).get(); }
+
+Launched::Launched(const Evaluation& call, Queue& queue) : queue_(queue.shared_from_this()), host_(call) {
+  use_device(queue.device());
+  const DeviceLimits limits = device_limits();
+  device_ = take_arrays();
+  workspace_ = DeviceMemory(workspace_bytes(device_, limits), queue.stream());
+  enqueue(device_, limits, workspace_.get(), queue.stream());
+  // In the stream's order: the kernels have them until they end. The labels, which came first, may be asked for again.
+  const bool has_results = call.resident.input;
+  if (has_results) arrays_.erase(arrays_.begin() + (label_bytes_ > 0 && !call.resident.indices), arrays_.end());
+}
+
+double Launched::value() {
+  Outcome outcome;
+  queue_->download(&outcome, workspace_.get(), sizeof(outcome));
+  if (outcome.bad_label != 0) {
+    std::vector<std::byte> labels(label_bytes_);
+    queue_->download(labels.data(), device_.indices, label_bytes_);
+    Evaluation call = host_;
+    call.indices = labels.data();
+    check_labels(call, outcome);
+  }
+  return host_.reduction == Reduction::none ? 0 : outcome.value;
+}
+
+void Launched::download() {
+  if (output_bytes_ > 0) queue_->download(host_.output, device_.output, output_bytes_);
+  if (grad_bytes_ > 0) queue_->download(host_.grad, device_.grad, grad_bytes_);
 }
 
 const Backend& cuda_backend() {

@@ -1,25 +1,57 @@
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include "../backend.h"
-#include "plan.h"
+#include "memory.h"
 #include "problem.h"
 
 namespace surprisal {
 
-/** What runs calls on the current device. Its `evaluate` takes arrays in host memory, and brings them there and back.
- */
+/** What runs calls on GPUs. Its `evaluate` waits, and takes arrays in host memory as in the device's. */
 const Backend& cuda_backend();
 
 /** Bytes that `enqueue` works in, its outcome first. */
 size_t workspace_bytes(const Evaluation& call, const DeviceLimits& limits);
 
 /**
- * Puts a call whose pointers are the device's into a stream, and waits for nothing. Its outcome stands at the beginning
- * of the workspace once the stream has come to it.
+ * Puts a call whose arrays are all on the device into a stream, and waits for nothing. Its outcome stands at the
+ * beginning of the workspace once the stream has come to it.
  */
 void enqueue(const Evaluation& call, const DeviceLimits& limits, void* workspace, Stream stream);
 
 /** Throws what the outcome of a call says of its labels, which are in host memory. */
 void check_labels(const Evaluation& call, const Outcome& outcome);
+
+/** A call that was put into a queue, and waits for nothing until its value is read. */
+class Launched {
+ public:
+  /**
+   * Brings what the host has to the device; of the arrays that are there nothing is read or waited for. Throws
+   * CodedError where memory does not suffice.
+   */
+  Launched(const Evaluation& call, Queue& queue);
+
+  /** Keeps an array that the call uses for as long as it may be asked for. */
+  void keep(std::shared_ptr<DeviceBlock> labels) { kept_ = std::move(labels); }
+
+  /** The loss, reduced. Waits; throws CodedError where a label was out of range. */
+  double value();
+  /** Results into the host's arrays. */
+  void download();
+
+ private:
+  Evaluation take_arrays();
+  void* place(size_t bytes);
+
+  const std::shared_ptr<Queue> queue_;
+  const Evaluation host_;
+  Evaluation device_;
+  std::vector<DeviceMemory> arrays_;
+  DeviceMemory workspace_;
+  std::shared_ptr<DeviceBlock> kept_;
+  size_t label_bytes_ = 0, output_bytes_ = 0, grad_bytes_ = 0;
+};
 
 }  // namespace surprisal

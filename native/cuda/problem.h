@@ -5,10 +5,12 @@
 #include "../backend.h"
 
 struct CUstream_st;
+struct CUevent_st;
 
 namespace surprisal {
 
 using Stream = CUstream_st*;
+using Event = CUevent_st*;
 
 /** What a call leaves on the device. It begins as zeros. */
 struct Outcome {

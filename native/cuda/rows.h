@@ -121,8 +121,17 @@ SURPRISAL_DEVICE void add_part(double* parts, int64_t count, uint32_t* tickets, 
 SURPRISAL_DEVICE void add_loss(const Problem& problem, int64_t count, int64_t i, double part, Scratch* scratch) {
   if (problem.call.reduction == Reduction::none) return;
   Outcome* outcome = problem.outcome;
-  add_part(problem.parts, count, &outcome->loss_tickets, i, part, scratch,
-           [&](double sum) { store_global(&outcome->value, sum / denominator(problem)); });
+  add_part(problem.parts, count, &outcome->loss_tickets, i, part, scratch, [&](double sum) {
+    const double loss = sum / denominator(problem);
+    store_global(&outcome->value, loss);
+    void* output = problem.call.output;
+    if (output == nullptr) return;
+    if (problem.call.dtype == DType::float64) {
+      store_global(static_cast<double*>(output), loss);
+    } else {
+      store_global(static_cast<float*>(output), static_cast<float>(loss));
+    }
+  });
 }
 
 }  // namespace SURPRISAL_TARGET

@@ -27,6 +27,11 @@ void count_written(int64_t bytes);
 /** How many kernels this thread has launched. */
 int64_t launches();
 
+/** How often a host thread has waited for the device. */
+int64_t host_waits();
+/** Bytes of the device that are allocated. */
+int64_t device_memory();
+
 /** What the device has from now on, for this thread: an H100's at first. */
 void set_limits(const DeviceLimits&);
 

@@ -1,0 +1,135 @@
+#include "memory.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "cuda.h"
+
+namespace surprisal {
+namespace {
+
+/** Smaller copies are staged by the driver. */
+constexpr size_t kDirectBytes = size_t{64} << 10;
+/** Large enough for a bus at its full speed, small enough to begin soon. */
+constexpr size_t kStageBytes = size_t{4} << 20;
+
+void* allocate_on(const Queue& queue, size_t bytes) {
+  use_device(queue.device());
+  return allocate_device(bytes, queue.stream());
+}
+
+Stream create_on(int device) {
+  use_device(device);
+  return create_stream();
+}
+
+}  // namespace
+
+void throw_out_of_memory(size_t bytes) {
+  throw CodedError("ERR_OUT_OF_MEMORY", "the device has no memory left for " + std::to_string(bytes) +
+                                            " bytes; dispose() of tensors, or use smaller batches");
+}
+
+Queue::Queue(int device) : device_(device), stream_(create_on(device)) {}
+
+Queue::~Queue() {
+  for (const Stage& stage : stages_) {
+    if (stage.done != nullptr) destroy_event(stage.done);
+    if (stage.data != nullptr) free_pinned(stage.data);
+  }
+  destroy_stream(stream_);
+}
+
+void Queue::wait_for(const Queue& other) {
+  if (&other == this) return;
+  use_device(other.device_);
+  const Event event = create_event();
+  try {
+    record(event, other.stream_);
+    use_device(device_);
+    wait(stream_, event);
+  } catch (...) {
+    destroy_event(event);
+    throw;
+  }
+  destroy_event(event);
+}
+
+void Queue::synchronize() {
+  use_device(device_);
+  surprisal::synchronize(stream_);
+}
+
+void Queue::make_stages() {
+  for (Stage& stage : stages_) {
+    if (stage.done != nullptr) continue;
+    if (stage.data == nullptr) stage.data = static_cast<std::byte*>(allocate_pinned(kStageBytes));
+    stage.done = create_event();
+    record(stage.done, stream_);
+  }
+}
+
+size_t Queue::piece_at(size_t begin, size_t bytes) const { return std::min(kStageBytes, bytes - begin); }
+
+void Queue::upload(void* device, const void* host, size_t bytes) {
+  use_device(device_);
+  if (bytes <= kDirectBytes) return copy_to_device(device, host, bytes, stream_);
+  std::lock_guard lock(mutex_);
+  make_stages();
+  for (size_t begin = 0, i = 0; begin < bytes; begin += kStageBytes, ++i) {
+    const Stage& stage = stages_[i % 2];
+    surprisal::synchronize(stage.done);
+    std::memcpy(stage.data, static_cast<const std::byte*>(host) + begin, piece_at(begin, bytes));
+    copy_to_device(static_cast<std::byte*>(device) + begin, stage.data, piece_at(begin, bytes), stream_);
+    record(stage.done, stream_);
+  }
+}
+
+void Queue::download(void* host, const void* device, size_t bytes) {
+  use_device(device_);
+  if (bytes <= kDirectBytes) {
+    copy_to_host(host, device, bytes, stream_);
+    return surprisal::synchronize(stream_);
+  }
+  std::lock_guard lock(mutex_);
+  make_stages();
+  const auto begin_piece = [&](size_t begin, size_t i) {
+    copy_to_host(stages_[i % 2].data, static_cast<const std::byte*>(device) + begin, piece_at(begin, bytes), stream_);
+    record(stages_[i % 2].done, stream_);
+  };
+  for (const Stage& stage : stages_) surprisal::synchronize(stage.done);  // of an upload
+  begin_piece(0, 0);
+  for (size_t begin = 0, i = 0; begin < bytes; begin += kStageBytes, ++i) {
+    if (begin + kStageBytes < bytes) begin_piece(begin + kStageBytes, i + 1);
+    surprisal::synchronize(stages_[i % 2].done);
+    std::memcpy(static_cast<std::byte*>(host) + begin, stages_[i % 2].data, piece_at(begin, bytes));
+  }
+}
+
+DeviceBlock::DeviceBlock(std::shared_ptr<Queue> home, size_t bytes)
+    : home_(std::move(home)), bytes_(bytes), data_(allocate_on(*home_, bytes)), writer_(home_) {}
+
+DeviceBlock::~DeviceBlock() {
+  try {
+    home_->wait_for(*writer_);
+    for (const auto& reader : readers_) home_->wait_for(*reader);
+  } catch (const std::exception&) {
+    // A device that answers with errors has lost its memory anyway.
+  }
+  free_device(data_, home_->stream());
+}
+
+void DeviceBlock::use_in(const std::shared_ptr<Queue>& queue, Use use) {
+  queue->wait_for(*writer_);
+  if (use == Use::writes) {
+    for (const auto& reader : readers_) queue->wait_for(*reader);
+    readers_.clear();
+    writer_ = queue;
+    launched.reset();
+  } else if (queue != writer_ && std::find(readers_.begin(), readers_.end(), queue) == readers_.end()) {
+    readers_.push_back(queue);
+  }
+}
+
+}  // namespace surprisal
