@@ -153,7 +153,7 @@ class Copies {
     let copy = copies.get(device);
     if (copy === undefined) {
       copies.set(device, (copy = binding.allocateDevice(device, array.byteLength)));
-      binding.copyDevice(array, copy as DeviceArray);
+      binding.copyDevice(array, copy);
     }
     return copy;
   }

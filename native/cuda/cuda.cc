@@ -4,54 +4,19 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <string_view>
 #include <type_traits>
 #include <vector>
 
-#include "kernels.h"
+#include "call.h"
+#include "host_call.h"
 #include "launch_shape.h"
 
 namespace surprisal {
 namespace {
 
-const DTypeJobs& jobs_of(DType dtype) {
-  switch (dtype) {
-    case DType::float64:
-      return float64_jobs();
-    case DType::float16:
-      return float16_jobs();
-    case DType::bfloat16:
-      return bfloat16_jobs();
-    default:
-      return float32_jobs();
-  }
-}
-
-const LossJobs& loss_jobs(const Evaluation& call) { return jobs_of(call.dtype).losses[call.loss]; }
-
 int64_t parts_of(const Evaluation& call, const DeviceLimits& limits) {
   const int64_t parts = loss_jobs(call).parts(call, limits);
   return std::max(parts, call.indices != nullptr ? label_parts(call.rows()) : 0);
-}
-
-double divisor_of(const Evaluation& call) {
-  if (call.reduction != Reduction::mean) return 1;
-  return call.divisor != 0 ? call.divisor : loss_jobs(call).divisor(call);
-}
-
-size_t element_bytes(DType dtype) { return static_cast<size_t>(kDTypeSizes[static_cast<int>(dtype)]); }
-
-DType compute_dtype(const Evaluation& call) { return call.dtype == DType::float64 ? DType::float64 : DType::float32; }
-
-size_t extent(int64_t outer, int64_t inner, int64_t classes, const Strides& strides) {
-  return static_cast<size_t>((outer - 1) * strides.outer + (inner - 1) * strides.inner +
-                             (classes - 1) * strides.classes + 1);
-}
-
-/** Elements that a dense target reaches. */
-size_t dense_extent(const Evaluation& call) {
-  if (call.dense_by_index) return extent(call.classes, 1, call.classes, call.dense_strides);
-  return extent(call.outer, call.inner, call.classes, call.dense_strides);
 }
 
 /** Kernels read dense targets in the logits' dtype and in what these are computed in. */
@@ -65,21 +30,12 @@ size_t parts_end(const Evaluation& call, const DeviceLimits& limits) {
   return (bytes + kPackBytes - 1) / kPackBytes * kPackBytes;
 }
 
-double evaluate(const Evaluation& call) {
-  std::shared_ptr<Queue> own;
-  if (call.queue == nullptr) own = std::make_shared<Queue>(std::max(call.device - 1, 0));
-  Launched launched(call, own != nullptr ? *own : *call.queue);
-  const double value = launched.value();
-  launched.download();
-  return value;
-}
-
 /** One stage of one part. */
 class CudaComputation final : public Computation {
  public:
   explicit CudaComputation(const Evaluation& call) : call_(call) {}
   int64_t next_stage() override { return begun_ ? 0 : begun_ = 1; }
-  void run_part(int64_t) override { value_ = evaluate(call_); }
+  void run_part(int64_t) override { value_ = evaluate_from_host(call_); }
   double value() const override { return value_; }
 
  private:
@@ -126,11 +82,10 @@ void check_labels(const Evaluation& call, const Outcome& outcome) {
 /** Brings the arrays of a call that the host has to the device, and makes memory there for those of its results. */
 Evaluation Launched::take_arrays() {
   Evaluation call = host_;
-  const size_t compute = element_bytes(compute_dtype(host_)), element = element_bytes(host_.dtype);
-  const std::string_view kind = loss_jobs(host_).info.kind;
+  const size_t compute = element_bytes(compute_dtype(host_));
   const auto count = [](int64_t n) { return static_cast<size_t>(n); };
-  const int64_t units = kind == "elementwise" ? host_.rows() * host_.classes : host_.rows();
-  const int64_t labels = kind == "row_group" ? host_.rows() / static_cast<int64_t>(host_.parameters[0]) : host_.rows();
+  const int64_t units = is_elementwise(host_) ? host_.rows() * host_.classes : host_.rows();
+  const int64_t labels = host_.rows() / group_of(host_);
   const size_t outputs = host_.reduction == Reduction::none ? count(units) : 1;
   const auto factor = [&](int64_t row_stride, int64_t class_stride) {
     return count((host_.rows() - 1) * row_stride + (host_.classes - 1) * class_stride + 1) * compute;
@@ -146,7 +101,11 @@ Evaluation Launched::take_arrays() {
     label_bytes_ = count(labels) * element_bytes(host_.indices_dtype);
     bring(call.indices, has.indices, label_bytes_);
   }
-  bring(call.input, has.input, extent(host_.outer, host_.inner, host_.classes, host_.input_strides) * element);
+  if (!has.input) {
+    void* memory = place_rows(call.input_strides);
+    upload_rows(memory, host_.input, runs_of(host_.input_strides));
+    call.input = memory;
+  }
   if (call.dense != nullptr) bring(call.dense, has.dense, dense_extent(host_) * element_bytes(host_.dense_dtype));
   bring(call.constants, has.constants, count(host_.classes) * sizeof(double));
   bring(call.weight, has.weight, factor(host_.weight_row_stride, host_.weight_class_stride));
@@ -154,16 +113,42 @@ Evaluation Launched::take_arrays() {
   bring(call.grad_outputs, has.grad_outputs, outputs * compute);
   if (call.output != nullptr && !has.output) call.output = place(output_bytes_ = outputs * compute);
   if (call.grad != nullptr && !has.grad) {
-    grad_bytes_ = extent(host_.outer, host_.inner, host_.classes, host_.grad_strides) * element;
+    writes_grad_ = true;
     if (host_.grad == host_.input) {
       call.grad = const_cast<void*>(call.input);
-    } else if (grad_bytes_ == count(host_.rows() * host_.classes) * element) {
-      call.grad = place(grad_bytes_);
+      call.grad_strides = call.input_strides;
     } else {
-      bring(call.grad, false, grad_bytes_);  // What lies between its elements comes back as it was.
+      call.grad = place_rows(call.grad_strides);
+      // What lies between its elements comes back as it was.
+      const Runs runs = runs_of(host_.grad_strides);
+      if (runs.count * runs.length != host_.rows() * host_.classes) upload_rows(call.grad, host_.grad, runs);
     }
   }
   return call;
+}
+
+/** The runs that a tensor of the call's shape is copied in: few runs far apart one by one, all at once else. */
+Launched::Runs Launched::runs_of(const Strides& strides) const {
+  constexpr int64_t kMostRuns = 64;
+  const auto run = static_cast<int64_t>(extent(1, host_.inner, host_.classes, strides));
+  const auto step = strides.outer * static_cast<int64_t>(element_bytes(host_.dtype));
+  if (host_.outer > 1 && host_.outer <= kMostRuns && strides.outer > run) return {host_.outer, run, step};
+  return {1, static_cast<int64_t>(extent(host_.outer, host_.inner, host_.classes, strides)), step};
+}
+
+/** Memory for a tensor of the call's shape; `strides` become those that it has there. */
+void* Launched::place_rows(Strides& strides) {
+  const Runs runs = runs_of(strides);
+  if (runs.count > 1) strides.outer = runs.length;
+  return place(static_cast<size_t>(runs.count * runs.length) * element_bytes(host_.dtype));
+}
+
+void Launched::upload_rows(void* device, const void* host, const Runs& runs) {
+  const size_t bytes = static_cast<size_t>(runs.length) * element_bytes(host_.dtype);
+  for (int64_t i = 0; i < runs.count; ++i) {
+    queue_->upload(static_cast<std::byte*>(device) + i * bytes, static_cast<const std::byte*>(host) + i * runs.step,
+                   bytes);
+  }
 }
 
 void* Launched::place(size_t bytes) { return arrays_.emplace_back(bytes, queue_->stream()).get(); }
@@ -194,12 +179,18 @@ double Launched::value() {
 
 void Launched::download() {
   if (output_bytes_ > 0) queue_->download(host_.output, device_.output, output_bytes_);
-  if (grad_bytes_ > 0) queue_->download(host_.grad, device_.grad, grad_bytes_);
+  if (!writes_grad_) return;
+  const Runs runs = runs_of(host_.grad_strides);
+  const size_t bytes = static_cast<size_t>(runs.length) * element_bytes(host_.dtype);
+  for (int64_t i = 0; i < runs.count; ++i) {
+    queue_->download(static_cast<std::byte*>(host_.grad) + i * runs.step,
+                     static_cast<const std::byte*>(device_.grad) + i * bytes, bytes);
+  }
 }
 
 const Backend& cuda_backend() {
   static const auto* infos = new std::vector<LossInfo>(loss_infos());
-  static const Backend backend{static_cast<int>(infos->size()), infos->data(),        evaluate, compute,
+  static const Backend backend{static_cast<int>(infos->size()), infos->data(),        evaluate_from_host, compute,
                                cpu_backend().negative_entropy,  cpu_backend().convert};
   return backend;
 }

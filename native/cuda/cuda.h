@@ -42,8 +42,16 @@ class Launched {
   void download();
 
  private:
+  /** Runs of elements side by side, so many bytes from one to the next. */
+  struct Runs {
+    int64_t count, length, step;
+  };
+
   Evaluation take_arrays();
   void* place(size_t bytes);
+  Runs runs_of(const Strides& strides) const;
+  void* place_rows(Strides& strides);
+  void upload_rows(void* device, const void* host, const Runs& runs);
 
   const std::shared_ptr<Queue> queue_;
   const Evaluation host_;
@@ -51,7 +59,8 @@ class Launched {
   std::vector<DeviceMemory> arrays_;
   DeviceMemory workspace_;
   std::shared_ptr<DeviceBlock> kept_;
-  size_t label_bytes_ = 0, output_bytes_ = 0, grad_bytes_ = 0;
+  size_t label_bytes_ = 0, output_bytes_ = 0;
+  bool writes_grad_ = false;
 };
 
 }  // namespace surprisal

@@ -1,6 +1,7 @@
 #pragma once
 
-// Σ weight[y] over the rows whose labels count: what a weighted mean divides by, before the logits are read.
+// Σ weight[y] over the rows whose labels count: what a weighted mean divides by, before the logits are read. And
+// whether they are all in range.
 
 #include "kernels.h"
 #include "rows.h"
@@ -25,6 +26,7 @@ struct LabelWeights {
     SURPRISAL_NO_UNROLL
     for (int64_t row = first + thread_index(); row < last; row += thread_count()) {
       const RowLabel label = read_label(call, row);
+      if (label.state == RowState::bad) report_bad_label(problem, row);
       if (label.state == RowState::counts) sum[0] += class_weight<R>(call, label.y);
     }
     Team(thread_count(), 1, scratch).sum(sum);

@@ -61,6 +61,12 @@ void Queue::synchronize() {
   surprisal::synchronize(stream_);
 }
 
+Queue& Queue::twin() {
+  std::lock_guard lock(mutex_);
+  if (twin_ == nullptr) twin_ = std::make_shared<Queue>(device_);
+  return *twin_;
+}
+
 void Queue::make_stages() {
   for (Stage& stage : stages_) {
     if (stage.done != nullptr) continue;

@@ -25,6 +25,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void wait_for(const Queue& other);
   void synchronize();
 
+  /** Another queue of the device, for work beside this one's. */
+  Queue& twin();
+
   /** Copies to the device; the host's memory was read when it returns. */
   void upload(void* device, const void* host, size_t bytes);
   /** Copies to the host, and waits until it is there. */
@@ -45,8 +48,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
 
   const int device_;
   const Stream stream_;
-  std::mutex mutex_;  // of the stages
+  std::mutex mutex_;  // of what follows
   Stage stages_[2];
+  std::shared_ptr<Queue> twin_;
 };
 
 class Launched;

@@ -6,11 +6,13 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { devices, diagnose, Event, Stream, tensor, Tensor, type FloatDType } from 'surprisal';
+import type { Tensor} from 'surprisal';
+import { devices, diagnose, Event, Stream, tensor, type FloatDType } from 'surprisal';
 import * as F from 'surprisal/functional';
 import {
   BinaryCrossEntropy,
   CrossEntropyLoss,
+  JsdCrossEntropy,
   LabelSmoothingCrossEntropy,
   LensedCrossEntropy,
 } from 'surprisal/loss';
@@ -235,6 +237,40 @@ describe('a call on a GPU', () => {
     assert.equal(grad, x);
     assertSame(value, expected.value, 'value');
     assertSame(grad, expected.grad, 'grad');
+  });
+
+  it('brings large arrays there in pieces, with the results of one piece', async () => {
+    // Pieces have 8 MiB of logits: two and a rest.
+    const [rows, classes] = [2052, 1024];
+    const x = logits(rows, classes, 'float64');
+    const y = labels(rows, classes);
+    y.data[7] = -100;
+    const weight = Array.from({ length: classes }, (_, i) => 0.5 + (i % 7));
+    const losses = [
+      new CrossEntropyLoss({ weight, labelSmoothing: 0.1 }),
+      new CrossEntropyLoss({ reduction: 'none' }),
+    ];
+    for (const loss of losses) {
+      const there = loss.valueAndGrad(x.to('cuda'), y);
+      const brought = loss.valueAndGrad(x, y, { device: 'cuda' });
+      // Pieces are added up in another order, so the reduced loss may be rounded otherwise.
+      if (loss.reduction === 'none') assertSame(brought.value, there.value, 'value');
+      else assert.ok(Math.abs(brought.value.item() / there.value.item() - 1) <= 1e-14);
+      assertSame(brought.grad, there.grad, 'grad');
+    }
+    const jsd = new JsdCrossEntropy();
+    const there = jsd.valueAndGrad(x.to('cuda'), labels(rows / 3, classes));
+    const out = { grad: logits(rows, classes, 'float64') };
+    const brought = await jsd.valueAndGradAsync(out.grad, labels(rows / 3, classes), { device: 'cuda', out });
+    assert.ok(Math.abs(brought.value.item() / there.value.item() - 1) <= 1e-14);
+    assertSame(brought.grad, there.grad, 'jsd in place');
+    y.data[2040] = classes;
+    const kept = logits(rows, classes, 'float64');
+    assert.throws(
+      () => losses[0]!.valueAndGrad(x, y, { device: 'cuda', out: { grad: kept } }),
+      (error) => codeOf(error) === 'ERR_TARGET_OUT_OF_RANGE' && (error as Error).message.includes('row 2040'),
+    );
+    assertSame(kept, logits(rows, classes, 'float64'), 'nothing was written');
   });
 
   it('waits for nothing until a value is read', function () {
