@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import type { Tensor} from 'surprisal';
+import type { Tensor } from 'surprisal';
 import { devices, diagnose, Event, Stream, tensor, type FloatDType } from 'surprisal';
 import * as F from 'surprisal/functional';
 import {
