@@ -55,12 +55,20 @@ const firstGpu = 1;
 /** The name of a device with this number. */
 export const deviceName = (number: number): Device => (number === cpu ? 'cpu' : `cuda:${number - firstGpu}`);
 
+/** Numbers of the devices that were found: GPUs are asked for once. */
+const numbers = new Map<unknown, number>([['cpu', cpu]]);
+
 /**
  * Checks a device's name and that it is there; its number on the native side. Throws ERR_OPTION or
  * ERR_CUDA_UNAVAILABLE.
  */
 export function resolveDevice(device: unknown): number {
-  if (device === 'cpu') return cpu;
+  let number = numbers.get(device);
+  if (number === undefined) numbers.set(device, (number = findDevice(device)));
+  return number;
+}
+
+function findDevice(device: unknown): number {
   const index = typeof device === 'string' ? /^cuda(?::(\d+))?$/.exec(device) : null;
   if (index !== null) {
     const { devices, unavailable } = binding.cuda();

@@ -186,7 +186,7 @@ struct Copy {
       room = to->bytes();
     }
     if (room < bytes) refuse(env, "ERR_SHAPE", "expected room for " + std::to_string(bytes) + " bytes");
-    queue = queue_of(env, (from != nullptr ? from : to)->device(), info[2]);
+    queue = queue_of(env, (to != nullptr ? to : from)->device(), info[2]);
     if (from != nullptr) from->use_in(queue, DeviceBlock::Use::reads);
     if (to != nullptr) to->use_in(queue, DeviceBlock::Use::writes);
   }

@@ -767,7 +767,7 @@ for (const [name, make] of everyLoss) {
   );
   rejects(
     `${name}: an option of another call`,
-    [TypeError, 'ERR_OPTION', /forward: unknown option 'gradOutput'; it takes: out, device$/],
+    [TypeError, 'ERR_OPTION', /forward: unknown option 'gradOutput'; it takes: out, device, stream$/],
     (a) => make().forward(a.input([6, 3]), a.labels(0, 1, 2, 0, 1, 2), untyped({ gradOutput: 2 })),
   );
 }
