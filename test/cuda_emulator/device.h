@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#define SURPRISAL_DEVICE inline __attribute__((always_inline))
+#define SURPRISAL_DEVICE inline
 #define SURPRISAL_UNROLL
 #define SURPRISAL_NO_UNROLL
 
