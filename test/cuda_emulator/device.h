@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #define SURPRISAL_DEVICE inline
+#define SURPRISAL_RARE inline
 #define SURPRISAL_UNROLL
 #define SURPRISAL_NO_UNROLL
 
