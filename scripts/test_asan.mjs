@@ -56,6 +56,7 @@ function compile() {
     ...['-S', '.', '-B', 'build-asan'],
     ...(configured ? [] : ['-G', generator]),
     '-DCMAKE_CXX_COMPILER=g++',
+    '-DSURPRISAL_CUDA=OFF',
     '-DCMAKE_BUILD_TYPE=RelWithDebInfo',
     '-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1',
     // Inlined formulas have so many short-lived locals that watching their scopes takes GCC minutes a file.

@@ -1,6 +1,6 @@
 // Builds the CUDA kernels' own source as C++ against the emulator in test/cuda_emulator, and runs them: beside the CPU
-// backend, every loss, driver and tail, and the bytes that they move; then mocha's suites of results on an addon whose
-// every call runs on the kernels. With --asan the first part under AddressSanitizer and UndefinedBehaviorSanitizer, where
+// backend, every loss, driver and tail, and the bytes that they move; then mocha's suite of tensors on a GPU, and those of
+// results with every call on the kernels. With --asan the first part under AddressSanitizer and UndefinedBehaviorSanitizer, where
 // every array is a buffer of exactly its size. Neither a GPU nor nvcc is needed.
 //
 //   node scripts/test_emulated.mjs [--asan] [part of the name of a test of the first part, alone]
@@ -51,16 +51,22 @@ const targets = mochas ? ['cuda_parity', 'surprisal'] : ['cuda_parity'];
 must('cmake', ['--build', build, '--target', ...targets, '--parallel', jobs]);
 must(join(root, build, 'cuda_parity'), wanted, { ASAN_OPTIONS: 'detect_leaks=0' });
 
-/** What checks results. The others are about the CPU's threads, time and memory. */
-const suites = ['golden/golden', 'loss/gradient', 'functional/softmax', 'numerics/special_values'];
-if (mochas) {
+function mocha(suites, env = {}) {
   must(
     process.execPath,
     [
-      createRequire(import.meta.url).resolve('mocha/bin/mocha.js'),
+      ...['--expose-gc', createRequire(import.meta.url).resolve('mocha/bin/mocha.js')],
       ...['--no-config', '--timeout', '300000'],
       ...suites.map((name) => `dist-dev/test/${name}.test.js`),
     ],
-    { SURPRISAL_BINDING: join(root, build, 'surprisal.node') },
+    { SURPRISAL_BINDING: join(root, build, 'surprisal.node'), ...env },
   );
+}
+
+if (mochas) {
+  mocha(['cuda/device_tensors']);
+  // What checks results; the others are about the CPU's threads, time and memory.
+  const suites = ['golden/golden', 'loss/gradient', 'functional/softmax'];
+  suites.push('numerics/special_values', 'numerics/determinism');
+  mocha(suites, { SURPRISAL_ALL_EMULATED: '1' });
 }

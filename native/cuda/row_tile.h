@@ -13,20 +13,27 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+SURPRISAL_RARE int64_t quotient(int64_t a, int64_t b) { return a / b; }
+
+/** Offset of the row that is `at` rows after the first with this outer index, of `inner` to each. */
+SURPRISAL_RARE int64_t offset_within(int64_t inner, int64_t outer_at, int64_t at, int64_t outer_stride,
+                                     int64_t inner_stride) {
+  if (at < inner) return outer_at * outer_stride + at * inner_stride;
+  const int64_t wraps = inner > kMostRows ? 1 : static_cast<int>(at) / static_cast<int>(inner);
+  return (outer_at + wraps) * outer_stride + (at - wraps * inner) * inner_stride;
+}
+
 /** Where the rows from `first` on stand. A division takes a GPU long, so that there is one for all of a block's rows.
  */
 class RowPlaces {
  public:
   SURPRISAL_DEVICE RowPlaces(int64_t inner, int64_t first)
-      : inner_(inner), outer_at_(inner == 1 ? first : first / inner), inner_at_(first - outer_at_ * inner) {}
+      : inner_(inner), outer_at_(inner == 1 ? first : quotient(first, inner)), inner_at_(first - outer_at_ * inner) {}
 
   /** Offset of the first class of row `first + i`, with i below kMostRows. */
   SURPRISAL_DEVICE int64_t offset(const Strides& strides, int i = 0) const {
     if (inner_ == 1) return (outer_at_ + i) * strides.outer;
-    const int64_t at = inner_at_ + i;
-    if (at < inner_) return outer_at_ * strides.outer + at * strides.inner;
-    const int64_t wraps = inner_ > kMostRows ? 1 : static_cast<int>(at) / static_cast<int>(inner_);
-    return (outer_at_ + wraps) * strides.outer + (at - wraps * inner_) * strides.inner;
+    return offset_within(inner_, outer_at_, inner_at_ + i, strides.outer, strides.inner);
   }
 
  private:

@@ -95,6 +95,15 @@ SURPRISAL_DEVICE void put_row_loss(const Evaluation& call, int64_t row, double l
   if (call.reduction == Reduction::none) store_global(static_cast<R*>(call.output) + row, static_cast<R>(loss));
 }
 
+/** Of parts that others have put there, in their order; the block's first thread has it. */
+SURPRISAL_RARE double sum_of_parts(const double* parts, int64_t count, Scratch* scratch) {
+  double sum[1] = {0};
+  SURPRISAL_NO_UNROLL
+  for (int64_t k = thread_index(); k < count; k += thread_count()) sum[0] += load_global(parts + k);
+  Team(thread_count(), 1, scratch).sum(sum);
+  return sum[0];
+}
+
 /**
  * Puts part `i` of `count` parts of a sum in its place. The last block to come adds them all up, in their order, and
  * hands the sum to `finish`. All threads of a block call it, with no other at work on the scratch.
@@ -110,11 +119,8 @@ SURPRISAL_DEVICE void add_part(double* parts, int64_t count, uint32_t* tickets, 
   sync_block();
   if (!scratch->is_last) return;
   fence();
-  double sum[1] = {0};
-  SURPRISAL_NO_UNROLL
-  for (int64_t k = thread_index(); k < count; k += thread_count()) sum[0] += load_global(parts + k);
-  Team(thread_count(), 1, scratch).sum(sum);
-  if (thread_index() == 0) finish(sum[0]);
+  const double sum = sum_of_parts(parts, count, scratch);
+  if (thread_index() == 0) finish(sum);
 }
 
 /** Adds up the losses of a call's tiles. All threads of the block that has part `i` call it. */

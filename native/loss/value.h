@@ -13,6 +13,8 @@
 
 #ifdef __CUDACC__
 #define SURPRISAL_FN __host__ __device__ __forceinline__
+#elif defined(SURPRISAL_CUDA_EMULATED) || defined(__SANITIZE_ADDRESS__)
+#define SURPRISAL_FN inline  // By force, GCC takes minutes over what a sanitizer adds.
 #else
 #define SURPRISAL_FN inline __attribute__((always_inline))
 #endif

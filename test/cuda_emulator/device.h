@@ -4,7 +4,8 @@
 
 #include <cstddef>
 
-#define SURPRISAL_DEVICE inline __attribute__((always_inline))
+#define SURPRISAL_DEVICE inline
+#define SURPRISAL_RARE inline
 #define SURPRISAL_UNROLL
 #define SURPRISAL_NO_UNROLL
 

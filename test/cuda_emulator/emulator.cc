@@ -1,6 +1,8 @@
 #include "emulator.h"
 
+#if !defined(__x86_64__)
 #include <ucontext.h>
+#endif
 
 #include <cstdlib>
 #include <cstring>
@@ -13,8 +15,69 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+#if defined(__x86_64__)
+// swapcontext asks the system for the signal mask at each switch, which takes longer than all the rest.
+extern "C" void surprisal_switch_stacks(void** from, void* to);
+asm(R"(
+  .text
+  .type surprisal_switch_stacks, @function
+surprisal_switch_stacks:
+  push %rbp
+  push %rbx
+  push %r12
+  push %r13
+  push %r14
+  push %r15
+  mov %rsp, (%rdi)
+  mov %rsi, %rsp
+  pop %r15
+  pop %r14
+  pop %r13
+  pop %r12
+  pop %rbx
+  pop %rbp
+  ret
+  .size surprisal_switch_stacks, . - surprisal_switch_stacks
+)");
+#endif
+
 namespace surprisal::emulator {
 namespace {
+
+#if defined(__x86_64__)
+/** Where a thread of control stands while another runs. */
+class Context {
+ public:
+  /** From now on it begins with `enter`, which never returns. */
+  void begin(void (*enter)(), std::byte* stack, size_t size) {
+    constexpr int kSaved = 6;
+    // A function finds its stack 8 bytes past a multiple of 16, where a return address lies.
+    const auto end = reinterpret_cast<uintptr_t>(stack + size) / 16 * 16;
+    auto** top = reinterpret_cast<void**>(end) - 2;
+    *top = reinterpret_cast<void*>(enter);
+    top_ = top - kSaved;
+  }
+  void switch_to(Context& other) { surprisal_switch_stacks(&top_, other.top_); }
+
+ private:
+  void* top_ = nullptr;
+};
+#else
+class Context {
+ public:
+  void begin(void (*enter)(), std::byte* stack, size_t size) {
+    getcontext(&context_);
+    context_.uc_stack.ss_sp = stack;
+    context_.uc_stack.ss_size = size;
+    context_.uc_link = nullptr;
+    makecontext(&context_, enter, 0);
+  }
+  void switch_to(Context& other) { swapcontext(&context_, &other.context_); }
+
+ private:
+  ucontext_t context_;
+};
+#endif
 
 /** Whoever waits goes on once the generation has changed. */
 struct Barrier {
@@ -43,7 +106,7 @@ constexpr size_t kStackBytes = 128 * 1024;
 #endif
 
 struct Fiber {
-  ucontext_t context;
+  Context context;
   std::unique_ptr<std::byte[]> stack;
   int thread = 0;
   Block* block = nullptr;
@@ -132,11 +195,7 @@ class Machine {
     fiber.waits_for = nullptr;
     fiber.ended = false;
     fiber.fake_stack = nullptr;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, enter, 0);
+    fiber.context.begin(enter, fiber.stack.get(), kStackBytes);
   }
 
   /** False where those that are left wait for ever. */
@@ -170,12 +229,12 @@ class Machine {
     switch_to(fiber.context, scheduler_, nullptr, scheduler_stack_, scheduler_stack_size_);
   }
 
-  static void switch_to(ucontext_t& from, ucontext_t& to, [[maybe_unused]] void** fake_stack,
+  static void switch_to(Context& from, Context& to, [[maybe_unused]] void** fake_stack,
                         [[maybe_unused]] const void* stack, [[maybe_unused]] size_t size) {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(fake_stack, stack, size);
 #endif
-    swapcontext(&from, &to);
+    from.switch_to(to);
   }
   static void finish_switch([[maybe_unused]] void* fake_stack) {
 #if defined(__SANITIZE_ADDRESS__)
@@ -189,7 +248,7 @@ class Machine {
   Barrier cluster_barrier_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
   Fiber* current_ = nullptr;
-  ucontext_t scheduler_;
+  Context scheduler_;
   const void* scheduler_stack_ = nullptr;
   size_t scheduler_stack_size_ = 0;
 };

@@ -1,24 +1,33 @@
-// The CUDA kernels' own source, on the emulator, against the CPU backend: every registered loss at shapes that reach
-// every driver and every tail, with every layout; the bytes that kernels move; bit by bit the same wherever a row
-// stands. `npm run test:emulated` builds and runs it; an argument runs the tests whose name holds it.
+// The CUDA kernels against the CPU backend: every registered loss at shapes that reach every driver and every tail, with
+// every layout; bit by bit the same wherever a row stands. On the emulator, where the bytes that kernels move are counted
+// too (`npm run test:emulated`), or on a GPU (scripts/gpu_run.sh).
+//
+//   cuda_parity [--quick] [part of a test's name]
+//
+// --quick takes one dtype of each size and fewer shapes, for tools that slow kernels down a hundred times.
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "../../native/cuda/cuda.h"
 #include "../../native/cuda/kernels.h"
+#include "../../native/cuda/runtime.h"
+#ifdef SURPRISAL_CUDA_EMULATED
 #include "emulator.h"
+#endif
 
 namespace surprisal {
 namespace {
 
 int failures = 0, checks = 0;
+bool quick = false;
 std::string context;
 
 void fail(const char* format, auto... values) {
@@ -106,6 +115,61 @@ struct Case {
   }
 };
 
+/** What calls are to be planned for, where it is less than what the device has. */
+std::optional<DeviceLimits> limits;
+
+/** A case's arrays on the device, each of exactly its size. */
+class OnDevice {
+ public:
+  explicit OnDevice(Case& c) : case_(c), call_(c.bind()) {
+    call_.input = upload(c.input);
+    call_.dense = upload(c.dense);
+    call_.weight = upload(c.weight);
+    call_.pos_weight = upload(c.pos_weight);
+    call_.constants = static_cast<const double*>(upload(c.constants));
+    call_.grad_outputs = upload(c.grad_outputs);
+    call_.output = upload(c.output);
+    call_.grad = upload(c.grad);
+    if (!c.labels.empty()) call_.indices = upload(c.labels.data(), c.labels.size() * sizeof(int64_t));
+  }
+
+  /** Evaluates it, and brings the results to the case's own arrays. */
+  Outcome run() {
+    const DeviceLimits planned = limits.value_or(device_limits());
+    const DeviceMemory workspace(workspace_bytes(call_, planned), nullptr);
+    enqueue(call_, planned, workspace.get(), nullptr);
+    Outcome outcome;
+    copy_to_host(&outcome, workspace.get(), sizeof(outcome), nullptr);
+    download(case_.output, call_.output);
+    download(case_.grad, call_.grad);
+    synchronize(nullptr);
+    return outcome;
+  }
+
+ private:
+  void* upload(const void* data, size_t bytes) {
+    memory_.emplace_back(bytes, nullptr);
+    copy_to_device(memory_.back().get(), data, bytes, nullptr);
+    return memory_.back().get();
+  }
+  void* upload(Array& array) { return array.empty() ? nullptr : upload(array.data(), array.bytes().size()); }
+  static void download(Array& array, const void* from) {
+    if (!array.empty()) copy_to_host(array.data(), from, array.bytes().size(), nullptr);
+  }
+
+  Case& case_;
+  Evaluation call_;
+  std::vector<DeviceMemory> memory_;
+};
+
+/** The backend's own way from host memory, unless calls are to be planned for less. */
+double evaluate(Case& c) {
+  if (!limits) return cuda_backend().evaluate(c.bind());
+  const Outcome outcome = OnDevice(c).run();
+  check_labels(c.call, outcome);
+  return outcome.value;
+}
+
 const char* dtype_name(DType dtype) { return kDTypeNames[static_cast<int>(dtype)]; }
 
 /** What a result may be off by, of itself and in all. */
@@ -132,12 +196,12 @@ double rounding(DType dtype) {
                                    : 0x1p-8;
 }
 
-/** Runs a case on the emulator, and in float64 on the CPU, and compares all that comes out. */
+/** Runs a case on the device, and in float64 on the CPU, and compares all that comes out. */
 void compare(Case c) {
   Case reference = c.wide();
   double value = 0, truth = 0;
   try {
-    value = cuda_backend().evaluate(c.bind());
+    value = evaluate(c);
     truth = cpu_backend().evaluate(reference.bind());
   } catch (const std::exception& error) {
     return fail("threw: %s", error.what());
@@ -276,21 +340,27 @@ void compare(const Options& o) {
   compare(make(o));
 }
 
-constexpr DType kFloats[] = {DType::float32, DType::float64, DType::float16, DType::bfloat16};
+std::vector<DType> floats() {
+  if (quick) return {DType::float32, DType::bfloat16};
+  return {DType::float32, DType::float64, DType::float16, DType::bfloat16};
+}
 
 /** A device with little shared memory and no clusters, for drivers that others take longer rows to. */
 const DeviceLimits kSmall = {12 * 1024, 1};
-const DeviceLimits kLarge = {227 * 1024, 16};
+const std::optional<DeviceLimits> kLimits[] = {{}, kSmall};
 
 /** Class counts at each edge of the lanes' and blocks' drivers, and beside multiples of 16 bytes. */
-const int64_t kClasses[] = {1,   2,   3,   10,  15,  16,  17,  31,   32,   33,   64,  65,
-                            100, 255, 256, 257, 511, 512, 513, 1000, 1021, 1024, 2049};
+std::vector<int64_t> class_counts() {
+  if (quick) return {1, 17, 512, 1021};
+  return {1,   2,   3,   10,  15,  16,  17,  31,   32,   33,   64,  65,
+          100, 255, 256, 257, 511, 512, 513, 1000, 1021, 1024, 2049};
+}
 
 // ------------------------------------------------------------------------------------------------------------ tests
 
 void test_linear() {
-  for (const DType dtype : kFloats) {
-    for (const int64_t classes : kClasses) {
+  for (const DType dtype : floats()) {
+    for (const int64_t classes : class_counts()) {
       for (const double smoothing : {0.0, 0.1}) {
         compare({.dtype = dtype, .rows = 1 + below(9), .classes = classes, .parameters = {smoothing}});
       }
@@ -340,21 +410,21 @@ void test_confident_rows() {
 
 /** Rows of clusters, on a device that has them; of two passes, on one that has not. */
 void test_long_rows() {
-  for (const DType dtype : kFloats) {
+  for (const DType dtype : floats()) {
     for (const double smoothing : {0.0, 0.1}) {
       for (const Target target : {Target::label, Target::dense}) {
         Options o = {.dtype = dtype, .rows = 3, .classes = 8193, .target = target, .parameters = {smoothing}};
-        emulator::set_limits(kLarge);
+        limits.reset();
         compare(o);
         o.classes = 20011;
         compare(o);
-        emulator::set_limits(kSmall);
+        limits = kSmall;
         compare(o);
         o.layout = Layout::classes_first;
         o.reduction = Reduction::none;
         o.weighted = o.ignored = target == Target::label;
         compare(o);
-        emulator::set_limits(kLarge);
+        limits.reset();
         compare(o);
         o.grad = false;
         compare(o);
@@ -364,10 +434,10 @@ void test_long_rows() {
 }
 
 void test_coupled() {
-  for (const DType dtype : kFloats) {
+  for (const DType dtype : floats()) {
     for (const int64_t classes : {int64_t{2}, int64_t{10}, int64_t{513}, int64_t{2049}, int64_t{20011}}) {
-      for (const DeviceLimits& limits : {kLarge, kSmall}) {
-        emulator::set_limits(limits);
+      for (const auto& asked : kLimits) {
+        limits = asked;
         Options o = {.loss = "asymmetric_loss_single_label", .dtype = dtype, .rows = 3, .classes = classes};
         o.parameters = {1, 4, 0.1};
         compare(o);
@@ -382,10 +452,10 @@ void test_coupled() {
 }
 
 void test_row_maps() {
-  for (const DType dtype : kFloats) {
+  for (const DType dtype : floats()) {
     for (const int64_t classes : {int64_t{1}, int64_t{10}, int64_t{257}, int64_t{2049}, int64_t{20011}}) {
-      for (const DeviceLimits& limits : {kLarge, kSmall}) {
-        emulator::set_limits(limits);
+      for (const auto& asked : kLimits) {
+        limits = asked;
         for (const char* loss : {"softmax", "log_softmax", "softmax_backward", "log_softmax_backward"}) {
           Options o = {.loss = loss, .dtype = dtype, .rows = 5, .classes = classes, .reduction = Reduction::none};
           o.dense_dtype = dtype == DType::float64 ? dtype : DType::float32;
@@ -399,12 +469,12 @@ void test_row_maps() {
 }
 
 void test_row_groups() {
-  for (const DType dtype : kFloats) {
+  for (const DType dtype : floats()) {
     for (const int64_t classes : {int64_t{2}, int64_t{10}, int64_t{100}, int64_t{1000}, int64_t{9001}}) {
       for (const double splits : {2.0, 3.0, 5.0}) {
-        for (const DeviceLimits& limits : {kLarge, kSmall}) {
+        for (const auto& asked : kLimits) {
           if (classes == 9001 && splits == 5) continue;
-          emulator::set_limits(limits);
+          limits = asked;
           Options o = {.loss = "jsd", .dtype = dtype, .rows = 4 * static_cast<int64_t>(splits), .classes = classes};
           o.parameters = {splits, 12, 0.1};
           compare(o);
@@ -419,7 +489,7 @@ void test_row_groups() {
 }
 
 void test_elementwise() {
-  for (const DType dtype : kFloats) {
+  for (const DType dtype : floats()) {
     for (const char* loss : {"binary_cross_entropy", "asymmetric_loss_multi_label", "kl_div"}) {
       for (const int64_t classes : {1, 3, 10, 64, 1021}) {
         for (const Layout layout : {Layout::contiguous, Layout::padded_rows, Layout::classes_first}) {
@@ -444,7 +514,7 @@ void test_elementwise() {
 }
 
 void test_gather() {
-  for (const DType dtype : kFloats) {
+  for (const DType dtype : floats()) {
     for (const int64_t classes : {1, 10, 1021, 40000}) {
       for (const Layout layout : {Layout::contiguous, Layout::padded_rows, Layout::classes_first}) {
         Options o = {.loss = "nll", .dtype = dtype, .rows = classes > 2000 ? 3 : 300, .classes = classes};
@@ -459,14 +529,14 @@ void test_gather() {
   }
 }
 
+#ifdef SURPRISAL_CUDA_EMULATED
 /** The bytes that a call on arrays of the device's moves, over its floor: the logits in, and the gradient out. */
 void expect_floor(const Options& o, double passes) {
   context = describe(o);
   Case c = make(o);
-  Evaluation& call = c.bind();
-  std::vector<char> workspace(workspace_bytes(call, kLarge));
+  OnDevice on_device(c);
   emulator::take_traffic();
-  enqueue(call, kLarge, workspace.data(), nullptr);
+  on_device.run();
   const emulator::Traffic traffic = emulator::take_traffic();
   const double floor = passes * static_cast<double>(o.rows * o.classes) * static_cast<double>(c.input.size());
   const double moved = static_cast<double>(traffic.read + traffic.written);
@@ -503,6 +573,8 @@ void test_traffic() {
   }
 }
 
+#endif
+
 /** A row's loss and gradient are the same bits wherever it stands, at whatever address, beside whatever rows. */
 void test_batch_invariance() {
   for (const DType dtype : {DType::float32, DType::bfloat16}) {
@@ -513,13 +585,13 @@ void test_batch_invariance() {
         context = describe(o);
         Case alone = make(o);
         const size_t bytes = static_cast<size_t>(classes) * alone.input.size();
-        cuda_backend().evaluate(alone.bind());
+        evaluate(alone);
         o.rows = 6;
         for (int64_t place = 0; place < o.rows; ++place) {
           Case batch = make(o);
           std::memcpy(static_cast<char*>(batch.input.data()) + place * bytes, alone.input.data(), bytes);
           batch.labels[place] = alone.labels[0];
-          cuda_backend().evaluate(batch.bind());
+          evaluate(batch);
           expect(std::memcmp(static_cast<char*>(batch.grad.data()) + place * bytes, alone.grad.data(), bytes) == 0,
                  "the gradient depends on the row's place");
           expect(std::memcmp(static_cast<char*>(batch.output.data()) + place * sizeof(float), alone.output.data(),
@@ -535,7 +607,7 @@ void test_batch_invariance() {
 void test_bad_labels() {
   for (const int64_t classes : {int64_t{10}, int64_t{1021}, int64_t{20011}}) {
     for (const char* loss : {"cross_entropy", "asymmetric_loss_single_label", "jsd", "nll"}) {
-      for (const DeviceLimits& limits : {kLarge, kSmall}) {
+      for (const auto& asked : kLimits) {
         Options o = {.loss = loss, .rows = 6, .classes = classes, .reduction = Reduction::none};
         o.parameters = loss[0] == 'j' ? std::vector<double>{2, 12, 0.1} : std::vector<double>{1, 4, 0.1};
         if (loss[0] == 'j') o.reduction = Reduction::mean;
@@ -544,14 +616,11 @@ void test_bad_labels() {
         Case c = make(o);
         c.labels[2] = classes;
         c.labels[1] = -1;
-        Evaluation& call = c.bind();
-        emulator::set_limits(limits);
-        std::vector<char> workspace(workspace_bytes(call, limits));
-        enqueue(call, limits, workspace.data(), nullptr);
-        const auto* outcome = reinterpret_cast<const Outcome*>(workspace.data());
-        expect(~outcome->bad_label == 1, "the first bad row was not told");
+        limits = asked;
+        const Outcome outcome = OnDevice(c).run();
+        expect(~outcome.bad_label == 1, "the first bad row was not told");
         try {
-          check_labels(call, *outcome);
+          check_labels(c.bind(), outcome);
           expect(false, "nothing was thrown");
         } catch (const CodedError& error) {
           expect(std::string(error.what()).find("row 1 is -1") != std::string::npos, error.what());
@@ -566,7 +635,7 @@ void test_bad_labels() {
           const double own = c.output.numbers()[row];
           expect((own != own) == bad, bad ? "the loss of a bad row is a number" : "the loss of a good row is NaN");
         }
-        if (o.reduction != Reduction::none) expect(outcome->value != outcome->value, "the loss is a number");
+        if (o.reduction != Reduction::none) expect(outcome.value != outcome.value, "the loss is a number");
       }
     }
   }
@@ -575,8 +644,8 @@ void test_bad_labels() {
 /** Masked classes, NaN, infinities and equal maxima. */
 void test_special_values() {
   for (const int64_t classes : {int64_t{9}, int64_t{700}, int64_t{20011}}) {
-    for (const DeviceLimits& limits : {kLarge, kSmall}) {
-      emulator::set_limits(limits);
+    for (const auto& asked : kLimits) {
+      limits = asked;
       Options o = {.rows = 7, .classes = classes, .reduction = Reduction::none};
       context = describe(o) + " special";
       Case c = make(o);
@@ -606,18 +675,18 @@ void test_plans() {
     expect(static_cast<int64_t>(plan.shared_bytes) < limits.shared_bytes, "shared memory holds the slice");
     return std::string(kRowDriverNames[static_cast<int>(plan.driver)]) + " " + std::to_string(plan.cluster);
   };
-  const DeviceLimits ampere = {163 * 1024, 1}, desktop = {99 * 1024, 8};
+  const DeviceLimits hopper = {227 * 1024, 16}, ampere = {163 * 1024, 1}, desktop = {99 * 1024, 8};
   const struct {
     int64_t classes;
     int compute_bytes;
     DeviceLimits limits;
     const char* expected;
   } edges[] = {
-      {1, 4, kLarge, "lanes 1"},         {512, 4, kLarge, "lanes 1"},       {513, 4, kLarge, "block 1"},
-      {8192, 4, kLarge, "block 1"},      {8193, 4, kLarge, "cluster 2"},    {16384, 4, kLarge, "cluster 2"},
-      {16385, 4, kLarge, "cluster 4"},   {32769, 4, kLarge, "cluster 8"},   {65537, 4, kLarge, "cluster 16"},
-      {131072, 4, kLarge, "cluster 16"}, {131073, 4, kLarge, "two_pass 1"}, {256, 8, kLarge, "lanes 1"},
-      {257, 8, kLarge, "block 1"},       {4096, 8, kLarge, "block 1"},      {4097, 8, kLarge, "cluster 2"},
+      {1, 4, hopper, "lanes 1"},         {512, 4, hopper, "lanes 1"},       {513, 4, hopper, "block 1"},
+      {8192, 4, hopper, "block 1"},      {8193, 4, hopper, "cluster 2"},    {16384, 4, hopper, "cluster 2"},
+      {16385, 4, hopper, "cluster 4"},   {32769, 4, hopper, "cluster 8"},   {65537, 4, hopper, "cluster 16"},
+      {131072, 4, hopper, "cluster 16"}, {131073, 4, hopper, "two_pass 1"}, {256, 8, hopper, "lanes 1"},
+      {257, 8, hopper, "block 1"},       {4096, 8, hopper, "block 1"},      {4097, 8, hopper, "cluster 2"},
       {8192, 4, ampere, "block 1"},      {8193, 4, ampere, "two_pass 1"},   {65536, 4, desktop, "cluster 8"},
       {65537, 4, desktop, "two_pass 1"}, {8192, 4, kSmall, "two_pass 1"},
   };
@@ -643,16 +712,23 @@ constexpr Test kTests[] = {
     {"row groups", test_row_groups},
     {"elementwise", test_elementwise},
     {"gather", test_gather},
+#ifdef SURPRISAL_CUDA_EMULATED
     {"traffic", test_traffic},
+#endif
     {"batch invariance", test_batch_invariance},
     {"bad labels", test_bad_labels},
     {"special values", test_special_values},
 };
 
 int run(const std::string& wanted) {
+  if (!find_devices().unavailable.empty()) {
+    std::printf("left out: %s\n", find_devices().unavailable.c_str());
+    return 0;
+  }
+  use_device(0);
   for (const Test& test : kTests) {
     if (std::string(test.name).find(wanted) == std::string::npos) continue;
-    emulator::set_limits(kLarge);
+    limits.reset();
     const int before = failures, checked = checks;
     try {
       test.run();
@@ -662,11 +738,21 @@ int run(const std::string& wanted) {
     std::printf("%s %s: %d checks\n", failures == before ? "passed" : "FAILED", test.name, checks - checked);
     std::fflush(stdout);
   }
-  std::printf("%d checks, %d failed, %lld kernels\n", checks, failures, static_cast<long long>(emulator::launches()));
+  std::printf("%d checks, %d failed\n", checks, failures);
   return failures == 0 && checks > 0 ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace surprisal
 
-int main(int count, char** arguments) { return surprisal::run(count > 1 ? arguments[1] : ""); }
+int main(int count, char** arguments) {
+  std::string wanted;
+  for (int i = 1; i < count; ++i) {
+    if (std::string(arguments[i]) == "--quick") {
+      surprisal::quick = true;
+    } else {
+      wanted = arguments[i];
+    }
+  }
+  return surprisal::run(wanted);
+}

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Builds with plain CMake for the GPU that is here, from the tracked files and the bundle of scripts/gpu_bundle.sh, and
+# runs what is asked:
+#
+#   scripts/gpu_run.sh test       the kernels beside the CPU backend, then mocha's suites
+#   scripts/gpu_run.sh sanitize   compute-sanitizer: memcheck, racecheck and initcheck over every driver
+#   scripts/gpu_run.sh ipc
+#   scripts/gpu_run.sh bench
+#
+# It needs CMake, Ninja or make, a C++ compiler and nvcc, but neither Node nor a network. What needs a GPU is left out
+# where there is none, with a word.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+build=build-gpu
+PATH="$PATH:/usr/local/cuda/bin"
+step() {
+  printf '\n=== %s\n' "$*"
+  "$@"
+}
+
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '.' || true)
+if [[ -z $capability ]]; then
+  echo 'No GPU was found: what needs one is left out'
+fi
+
+unpack() {
+  mkdir -p "$build"
+  if [[ ! -x $build/node || .gpu/node.xz -nt $build/node ]]; then
+    xz -dc .gpu/node.xz >"$build/node"
+    chmod +x "$build/node"
+  fi
+  # A checkout's own packages are left alone.
+  [[ -d node_modules ]] || tar xJf .gpu/node_modules.tar.xz
+  tar xJf .gpu/javascript.tar.xz
+}
+
+compile() {
+  local generator=()
+  [[ -f $build/CMakeCache.txt ]] || ! command -v ninja >/dev/null || generator=(-G Ninja)
+  step cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release \
+    -DSURPRISAL_CUDA_ARCHITECTURES="${capability:-90}"
+  step cmake --build "$build" --target surprisal cuda_parity --parallel "$(nproc)"
+}
+
+sanitize() {
+  if [[ -z $capability ]]; then return; fi
+  local tool failed=0
+  for tool in memcheck racecheck initcheck; do
+    step compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/cuda_parity" --quick || failed=1
+  done
+  return "$failed"
+}
+
+# Those that are about the checkout's own tools stay at home.
+mochas() {
+  SURPRISAL_BINDING="$PWD/$build/surprisal.node" step "$build/node" node_modules/mocha/bin/mocha.js \
+    --ignore 'dist-dev/test/{bench,package,readme,types}.test.js' --ignore 'dist-dev/test/examples/**' "$@"
+}
+
+task=${1:-}
+case $task in
+  test)
+    unpack
+    compile
+    failed=0
+    step "$build/cuda_parity" || failed=1
+    mochas "${@:2}" || failed=1
+    exit "$failed"
+    ;;
+  sanitize)
+    unpack
+    compile
+    sanitize
+    ;;
+  ipc | bench)
+    echo "scripts/gpu_run.sh: $task is not there yet" >&2
+    exit 1
+    ;;
+  *)
+    sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
+    exit 1
+    ;;
+esac
