@@ -11,12 +11,13 @@
 #include <cstdint>
 #include <cstring>
 
+// A build may have its own.
+#ifndef SURPRISAL_FN
 #ifdef __CUDACC__
 #define SURPRISAL_FN __host__ __device__ __forceinline__
-#elif defined(SURPRISAL_CUDA_EMULATED) || defined(__SANITIZE_ADDRESS__)
-#define SURPRISAL_FN inline  // By force, GCC takes minutes over what a sanitizer adds.
 #else
 #define SURPRISAL_FN inline __attribute__((always_inline))
+#endif
 #endif
 
 #ifndef SURPRISAL_TARGET

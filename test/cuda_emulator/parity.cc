@@ -142,7 +142,7 @@ class OnDevice {
     copy_to_host(&outcome, workspace.get(), sizeof(outcome), nullptr);
     download(case_.output, call_.output);
     download(case_.grad, call_.grad);
-    synchronize(nullptr);
+    synchronize(Stream{});
     return outcome;
   }
 
