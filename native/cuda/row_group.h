@@ -140,7 +140,8 @@ struct RowGroupPart {
   };
 
   /** The sample's loss, for the thread that has its label's logit. */
-  SURPRISAL_DEVICE double loss(const RowSums<>& first, double distances, const Divergence& divergence, R z_label) const {
+  SURPRISAL_DEVICE double loss(const RowSums<>& first, double distances, const Divergence& divergence,
+                               R z_label) const {
     const Label<> own = {formula.cross_entropy.mass, static_cast<double>(z_label) - first.max, 0};
     const double q_sum = floor() * static_cast<double>(problem.call.classes);
     const double cross_entropy = linear_loss(first.log_sum(), q_sum, floor() == 0 ? 0 : floor() * distances, own);
@@ -155,7 +156,8 @@ struct RowGroupPart {
     const DivergenceSums sums = memory.sums(k, block.team.number);
     const double slope_sum = sums.slope / sums.p + divergence.nothing;
     const double q_all = k == 0 ? q_sum + formula.cross_entropy.mass : 0;
-    const typename Formula::template Gradient<R> gradient(formula.factor, slope_sum, head.scale, q_all, k == 0 ? floor() : 0);
+    const typename Formula::template Gradient<R> gradient(formula.factor, slope_sum, head.scale, q_all,
+                                                          k == 0 ? floor() : 0);
     const R* p = memory.probabilities(k, block.team.number);
     const R* slopes = memory.slopes(k, block.team.number);
     T* dz = tile(k).row(static_cast<T*>(call.grad), call.grad_strides, block.team.number, block.begin);
