@@ -34,7 +34,7 @@
 
 #define SURPRISAL_DEVICE __device__ __forceinline__
 // What few rows come to: compiled once for all kernels, which would each be larger by it.
-#define SURPRISAL_RARE __device__ __noinline__
+#define SURPRISAL_RARE inline __device__ __noinline__
 #define SURPRISAL_UNROLL _Pragma("unroll")
 #define SURPRISAL_NO_UNROLL _Pragma("unroll 1")
 

@@ -122,7 +122,8 @@ constexpr Table make_table(std::integer_sequence<int, indices...>) {
 
 constexpr Table kTable = make_table(Places{});
 
-void launch_label_weights(const Problem& problem, Stream stream) {
+// Static, as nvcc names an unnamed namespace after the file, which is the same for every dtype.
+static void launch_label_weights(const Problem& problem, Stream stream) {
   launch(LabelWeights<R>{problem}, {label_parts(problem.call.rows()), kLabelThreads, 1, sizeof(Scratch)}, stream);
 }
 

@@ -1,6 +1,6 @@
-// The CUDA kernels against the CPU backend: every registered loss at shapes that reach every driver and every tail, with
-// every layout; bit by bit the same wherever a row stands. On the emulator, where the bytes that kernels move are counted
-// too (`npm run test:emulated`), or on a GPU (scripts/gpu_run.sh).
+// The CUDA kernels against the CPU backend: every registered loss at shapes that reach every driver and every tail,
+// with every layout; bit by bit the same wherever a row stands. On the emulator, where the bytes that kernels move are
+// counted too (`npm run test:emulated`), or on a GPU (scripts/gpu_run.sh).
 //
 //   cuda_parity [--quick] [part of a test's name]
 //
@@ -352,8 +352,7 @@ const std::optional<DeviceLimits> kLimits[] = {{}, kSmall};
 /** Class counts at each edge of the lanes' and blocks' drivers, and beside multiples of 16 bytes. */
 std::vector<int64_t> class_counts() {
   if (quick) return {1, 17, 512, 1021};
-  return {1,   2,   3,   10,  15,  16,  17,  31,   32,   33,   64,  65,
-          100, 255, 256, 257, 511, 512, 513, 1000, 1021, 1024, 2049};
+  return {1, 2, 3, 10, 15, 16, 17, 31, 32, 33, 64, 65, 100, 255, 256, 257, 511, 512, 513, 1000, 1021, 1024, 2049};
 }
 
 // ------------------------------------------------------------------------------------------------------------ tests
