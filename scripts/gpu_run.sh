@@ -66,6 +66,7 @@ case $task in
     failed=0
     step "$build/cuda_parity" || failed=1
     mochas "${@:2}" || failed=1
+    if [[ -n $capability ]]; then mochas --no-config --timeout 300000 'dist-dev/test/cuda/*.test.js' || failed=1; fi
     exit "$failed"
     ;;
   sanitize)

@@ -1,4 +1,4 @@
-import type { Arrays, DeviceArray, NativeArray, NativeStream } from '../../binding.js';
+import type { Arrays, NativeArray, NativeStream } from '../../binding.js';
 import { evaluateAsync } from '../async.js';
 import { binding, dtypeCode, headerLength, slot } from '../binding.js';
 import { cpu, resolveDevice, type Device } from '../device.js';
