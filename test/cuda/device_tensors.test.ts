@@ -381,6 +381,42 @@ describe('a call on a GPU', () => {
   });
 });
 
+describe('parity of backends', () => {
+  // Every driver of rows: lanes of a warp, a block, a cluster, and more than one pass.
+  const sizes = [3, 10, 517, 9001, 140_003];
+  /** Of the largest gradient: some roundings of the dtype, or of the float32 that it is computed in. */
+  const tolerance = { float64: 1e-12, float32: 3e-6, float16: 1e-3, bfloat16: 8e-3 };
+
+  for (const Class of lossClasses) {
+    it(`${Class.name}: a GPU gives what the CPU gives`, () => {
+      for (const classes of Class.perClassOptions ? sizes.slice(0, 3) : sizes) {
+        const rows = 2 * rowsPerSample(Class);
+        for (const dtype of classes > 10_000 ? (['float32'] as const) : floatDTypes) {
+          for (const form of formsOf(Class)) {
+            const loss = Class.create(classes);
+            const input = logits(rows, classes, dtype);
+            const target = makeTarget(form, rows, classes, dtype);
+            const here = loss.valueAndGrad(input, target);
+            const there = loss.valueAndGrad(input, target, { device: 'cuda' });
+            const name = `${classes} classes, ${dtype}, ${form}`;
+            const [a, b] = [here.value.item(), there.value.item()];
+            // The loss is float32 but for float64, where both backends sum in double.
+            const off = Math.abs(a - b) / Math.max(Math.abs(a), 1e-30);
+            assert.ok(off <= (dtype === 'float64' ? 1e-12 : 3e-6) || a === b, `${name}: ${b}, not ${a}`);
+            const expected = (here.grad.toArray() as number[][]).flat();
+            const got = (there.grad.toArray() as number[][]).flat();
+            const largest = expected.reduce((most, g) => Math.max(most, Math.abs(g)), 0);
+            expected.forEach((g, i) => {
+              const error = Math.abs(got[i]! - g);
+              if (error > tolerance[dtype] * largest) assert.fail(`${name}: ${i} is ${got[i]}, not ${g}`);
+            });
+          }
+        }
+      }
+    });
+  }
+});
+
 describe('softmax and its like on a GPU', () => {
   for (const dtype of floatDTypes) {
     it(`in ${dtype} give what the CPU gives`, () => {
