@@ -1,0 +1,473 @@
+/**
+ * Arrow IPC, the file and the stream: https://arrow.apache.org/docs/format/Columnar.html. The package apache-arrow decodes
+ * the metadata, once they were verified; the columns' own bytes are read from the file into the blocks.
+ */
+import { fileError, unsupportedFile } from '../errors.js';
+import { numel, type DType, type TypedArray } from '../tensor.js';
+import { allocate } from '../tensor.js';
+import { selectColumns, type Column } from './columns.js';
+import { byteLength, bytesOf, hostIsLittleEndian, itemSizes, swapBytes } from './elements.js';
+import {
+  FlatbufferFault,
+  readInt16,
+  verifyFlatbuffer,
+  type FieldKind,
+  type TableType,
+} from './flatbuffer.js';
+import { importPackage } from './packages.js';
+import { checkRows, type ArrayInfo, type ArrayRows, type RowPass } from './rows.js';
+import { count, readBytes, readFully, type ByteSource } from './source.js';
+
+// Schema.fbs and Message.fbs of Arrow: the fields of each table in order.
+
+const keyValue: TableType = ['string', 'string'];
+const integer: TableType = [4, 1];
+const dictionaryEncoding: TableType = [8, { table: integer }, 1, 2];
+const typeTables: Readonly<Record<number, TableType>> = {
+  1: [], // Null
+  2: integer,
+  3: [2], // FloatingPoint
+  4: [], // Binary
+  5: [], // Utf8
+  6: [], // Bool
+  7: [4, 4, 4], // Decimal
+  8: [2], // Date
+  9: [2, 4], // Time
+  10: [2, 'string'], // Timestamp
+  11: [2], // Interval
+  12: [], // List
+  13: [], // Struct_
+  14: [2, { vectorOf: 4 }], // Union
+  15: [4], // FixedSizeBinary
+  16: [4], // FixedSizeList
+  17: [1], // Map
+  18: [2], // Duration
+};
+const field = (): readonly FieldKind[] => [
+  'string',
+  1,
+  1,
+  { union: typeTables },
+  { table: dictionaryEncoding },
+  { tables: field },
+  { tables: keyValue },
+];
+const schema: TableType = [2, { tables: field }, { tables: keyValue }, { vectorOf: 8 }];
+const recordBatch: TableType = [8, { vectorOf: 16 }, { vectorOf: 16 }, { table: [1, 1] }, { vectorOf: 8 }];
+const message: TableType = [2, 1, { union: { 1: schema, 3: recordBatch } }, 8, { tables: keyValue }];
+
+const headerField = 2;
+const endiannessField = 0;
+
+/** V4, as MetadataVersion counts. */
+const oldestVersion = 3;
+
+// What is used of apache-arrow.
+
+interface ArrowType {
+  readonly typeId: number;
+  readonly children?: readonly ArrowField[] | null;
+  readonly bitWidth?: number;
+  readonly isSigned?: boolean;
+  readonly precision?: number;
+  readonly listSize?: number;
+  readonly mode?: number;
+  toString(): string;
+}
+
+interface ArrowField {
+  readonly name: string;
+  readonly type: ArrowType;
+}
+
+interface RecordBatchHeader {
+  readonly length: number;
+  readonly nodes: readonly { readonly length: number; readonly nullCount: number }[];
+  readonly buffers: readonly { readonly offset: number; readonly length: number }[];
+  readonly compression: object | null;
+  readonly variadicBufferCounts: readonly number[];
+}
+
+interface DecodedMessage {
+  readonly headerType: number;
+  readonly bodyLength: number;
+  readonly version: number;
+  header(): unknown;
+}
+
+interface ApacheArrow {
+  readonly Message: { decode(bytes: Uint8Array): DecodedMessage };
+  readonly MessageHeader: Readonly<Record<'Schema' | 'RecordBatch' | 'DictionaryBatch', number>>;
+  readonly Type: Readonly<Record<string, number>>;
+}
+
+const importArrow = () => importPackage<ApacheArrow>('apache-arrow', 'Arrow files');
+
+interface ArrowColumn extends Column {
+  /** Number of its lists within lists. */
+  readonly levels: number;
+  /** Indices of its first node and buffer in each batch, but for the buffers of views in front of it. */
+  readonly node: number;
+  readonly buffer: number;
+  readonly viewsBefore: number;
+}
+
+/** Part of a column: some rows whose elements stand together. */
+interface Part {
+  /** Of the first element, in the source. */
+  readonly offset: number;
+}
+
+interface Batch {
+  readonly start: number;
+  readonly rows: number;
+  /** Of each chosen column. */
+  readonly parts: readonly Part[];
+}
+
+function numberType({ Type }: ApacheArrow, type: ArrowType): DType | undefined {
+  if (type.typeId === Type['Bool']) return 'bool';
+  if (type.typeId === Type['Float'])
+    return (['float16', 'float32', 'float64'] as const)[type.precision ?? -1];
+  if (type.typeId !== Type['Int'] || ![8, 16, 32, 64].includes(type.bitWidth ?? 0)) return undefined;
+  return `${type.isSigned ? 'int' : 'uint'}${type.bitWidth as 8 | 16 | 32 | 64}`;
+}
+
+/** The columns of a schema, and where batches have their nodes and buffers: in pre-order over the fields. */
+function layOut(arrow: ApacheArrow, fields: readonly ArrowField[], version: number): ArrowColumn[] {
+  const { Type } = arrow;
+  let node = 0;
+  let buffer = 0;
+  let viewsBefore = 0;
+  const buffersOf = ({ typeId, mode }: ArrowType): number => {
+    switch (typeId) {
+      case Type['Null']:
+        return 0;
+      case Type['FixedSizeList']:
+      case Type['Struct']:
+        return 1;
+      case Type['Union']:
+        // Of V4 with a validity bitmap. Mode 1 is dense, which has offsets.
+        return 1 + (mode === 1 ? 1 : 0) + (version < 4 ? 1 : 0);
+      case Type['Binary']:
+      case Type['Utf8']:
+      case Type['LargeBinary']:
+      case Type['LargeUtf8']:
+        return 3;
+      default:
+        return 2;
+    }
+  };
+  const step = (type: ArrowType): void => {
+    node++;
+    buffer += buffersOf(type);
+    if (type.typeId === Type['Utf8View'] || type.typeId === Type['BinaryView']) viewsBefore++;
+    // A dictionary's columns are indices; their values come in batches of their own.
+    if (type.typeId === Type['Dictionary']) return;
+    for (const child of type.children ?? []) step(child.type);
+  };
+  return fields.map(({ name, type }) => {
+    const rowShape: number[] = [];
+    let element = type;
+    while (element.typeId === Type['FixedSizeList'] && element.children?.[0] !== undefined) {
+      rowShape.push(element.listSize ?? -1);
+      element = element.children[0].type;
+    }
+    const place = { node, buffer, viewsBefore };
+    step(type);
+    return {
+      name,
+      type: type.toString(),
+      dtype: numberType(arrow, element),
+      rowShape,
+      levels: rowShape.length,
+      ...place,
+    };
+  });
+}
+
+const magic = 'ARROW1';
+
+/** The part of the source that messages stand in. */
+async function messageRange(source: ByteSource): Promise<{ start: number; end: number }> {
+  const { name, size } = source;
+  const ends = (at: number) => readBytes(source, at, magic.length, 'the magic ARROW1');
+  if (size < magic.length || Buffer.from(await ends(0)).toString('latin1') !== magic)
+    return { start: 0, end: size };
+  const tail = await readBytes(source, size - magic.length - 4, magic.length + 4, 'the end of an Arrow file');
+  if (Buffer.from(tail).toString('latin1', 4) !== magic) {
+    throw fileError(`${name}: expected ARROW1 at the end of an Arrow file too; it was cut off or is damaged`);
+  }
+  const footer = new DataView(tail.buffer).getInt32(0, true);
+  const end = size - magic.length - 4 - footer;
+  if (footer <= 0 || end < 8) {
+    throw fileError(
+      `${name}: expected a footer within its ${count(size)} bytes, got one of ${count(footer)}; it is damaged`,
+    );
+  }
+  return { start: 8, end };
+}
+
+interface FoundMessage {
+  readonly message: DecodedMessage;
+  readonly metadata: Uint8Array;
+  /** Of the body, in the source. */
+  readonly body: number;
+}
+
+const damaged = ({ name }: ByteSource, at: number, what: string, cause?: unknown) =>
+  fileError(
+    `${name}: the Arrow message at byte ${count(at)} ${what}; the file was cut off or is damaged`,
+    cause,
+  );
+
+/** The messages, one after another, without their bodies. */
+async function* readMessages(
+  arrow: ApacheArrow,
+  source: ByteSource,
+): AsyncGenerator<FoundMessage, void, undefined> {
+  const { start, end } = await messageRange(source);
+  for (let at = start; at < end;) {
+    if (at + 4 > end) throw damaged(source, at, 'ends within its length');
+    const prefix = new DataView((await readBytes(source, at, Math.min(8, end - at), 'a message')).buffer);
+    // Before Arrow 0.15 the length came without a marker.
+    const marked = prefix.getInt32(0, true) === -1;
+    if (marked && prefix.byteLength < 8) throw damaged(source, at, 'ends within its length');
+    const length = prefix.getInt32(marked ? 4 : 0, true);
+    if (length === 0) return;
+    const metadata = at + (marked ? 8 : 4);
+    if (length < 0 || metadata + length > end) {
+      throw damaged(
+        source,
+        at,
+        `claims ${count(length)} bytes of metadata, where ${count(end - metadata)} are left`,
+      );
+    }
+    const bytes = await readBytes(source, metadata, length, "a message's metadata");
+    let decoded: DecodedMessage;
+    try {
+      verifyFlatbuffer(bytes, message);
+      decoded = arrow.Message.decode(bytes);
+    } catch (error) {
+      const reason = error instanceof FlatbufferFault ? `: ${error.message}` : '';
+      throw damaged(source, at, `has metadata that can't be decoded${reason}`, error);
+    }
+    const body = metadata + length;
+    if (!(decoded.bodyLength >= 0 && body + decoded.bodyLength <= end)) {
+      throw damaged(
+        source,
+        at,
+        `claims a body of ${count(decoded.bodyLength)} bytes, where ${count(end - body)} are left`,
+      );
+    }
+    yield { message: decoded, metadata: bytes, body };
+    at = body + decoded.bodyLength;
+  }
+}
+
+/** Decodes a message's header, which apache-arrow does when it is asked for. */
+function headerOf(source: ByteSource, { message: decoded, body }: FoundMessage): unknown {
+  try {
+    return decoded.header();
+  } catch (error) {
+    throw damaged(source, body, "ends with a header that can't be decoded", error);
+  }
+}
+
+interface OpenTable {
+  readonly columns: readonly ArrowColumn[];
+  readonly batches: AsyncGenerator<FoundMessage, void, undefined>;
+}
+
+async function openTable(arrow: ApacheArrow, source: ByteSource): Promise<OpenTable> {
+  const messages = readMessages(arrow, source);
+  const { value: first } = await messages.next();
+  if (!first || first.message.headerType !== arrow.MessageHeader.Schema) {
+    throw fileError(
+      `${source.name}: expected an Arrow schema as the first message; it is damaged, or no Arrow file`,
+    );
+  }
+  // Neither is looked at by apache-arrow, which would read such files as others.
+  if (first.message.version < oldestVersion) {
+    throw unsupportedFile(
+      `${source.name}: is of a version of Arrow before 0.8; write it anew with a later one`,
+    );
+  }
+  if (readInt16(first.metadata, [headerField], endiannessField) !== 0) {
+    throw unsupportedFile(`${source.name}: is of a big-endian machine; write it on a little-endian one`);
+  }
+  const table = headerOf(source, first) as { readonly fields: readonly ArrowField[] };
+  return { columns: layOut(arrow, table.fields, first.message.version), batches: messages };
+}
+
+/** Where the chosen columns' elements are in a batch. */
+function locate(
+  source: ByteSource,
+  { body, message: { bodyLength } }: FoundMessage,
+  { length, nodes, buffers, compression, variadicBufferCounts }: RecordBatchHeader,
+  chosen: readonly ArrowColumn[],
+): readonly Part[] {
+  if (compression !== null && compression !== undefined) {
+    throw unsupportedFile(
+      `${source.name}: its record batches are compressed, which is not read here; write them without compression, as with ` +
+        `pyarrow.feather.write_feather(table, path, compression='uncompressed')`,
+    );
+  }
+  return chosen.map(({ name, dtype, rowShape, levels, node, buffer, viewsBefore }) => {
+    const where = `record batch at byte ${count(body)}, column ${JSON.stringify(name)}`;
+    let items = length;
+    for (let level = 0; level <= levels; level++) {
+      const { length: nodeLength, nullCount } = nodes[node + level] ?? { length: -1, nullCount: 0 };
+      if (nodeLength !== items) {
+        throw fileError(
+          `${source.name}: ${where}: expected ${count(items)} values, got ${count(nodeLength)}; it is damaged`,
+        );
+      }
+      if (nullCount !== 0) {
+        throw unsupportedFile(
+          `${source.name}: ${where}: has ${count(nullCount)} nulls, which are no numbers; fill them before writing the file`,
+        );
+      }
+      if (level < levels) items *= rowShape[level]!;
+    }
+    const views = variadicBufferCounts.slice(0, viewsBefore).reduce((sum, views) => sum + views, 0);
+    const region = buffers[buffer + views + levels + 1];
+    const bits = dtype === 'bool' ? 1 : 8 * itemSizes[dtype!];
+    const bytes = Math.ceil((items * bits) / 8);
+    if (
+      region === undefined ||
+      !(region.offset >= 0 && bytes <= region.length && region.offset + region.length <= bodyLength)
+    ) {
+      throw fileError(
+        `${source.name}: ${where}: expected ${count(bytes)} bytes of values within a body of ${count(bodyLength)}, got ` +
+          `${region === undefined ? 'none' : `${count(region.length)} at ${count(region.offset)}`}; it is damaged`,
+      );
+    }
+    return { offset: body + region.offset };
+  });
+}
+
+/** Rows of the chosen columns, read out of the batches' bodies as they stand. */
+class ArrowRows implements ArrayRows {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  readonly #source: ByteSource;
+  readonly #batches: readonly Batch[];
+  readonly #width: number;
+
+  constructor(
+    source: ByteSource,
+    shape: readonly number[],
+    dtype: DType,
+    batches: readonly Batch[],
+    width: number,
+  ) {
+    this.shape = shape;
+    this.dtype = dtype;
+    this.#source = source;
+    this.#batches = batches;
+    this.#width = width;
+  }
+
+  /** Elements [from, from + data.length) of a part. */
+  async #readPart({ offset }: Part, from: number, data: TypedArray): Promise<void> {
+    if (this.dtype === 'bool') {
+      const first = Math.floor(from / 8);
+      const bits = new Uint8Array(Math.ceil((from + data.length) / 8) - first);
+      await readFully(this.#source, bits, offset + first);
+      for (let i = 0; i < data.length; i++) {
+        const bit = from + i - 8 * first;
+        data[i] = (bits[bit >> 3]! >> (bit & 7)) & 1;
+      }
+      return;
+    }
+    const itemSize = itemSizes[this.dtype];
+    const bytes = bytesOf(data);
+    await readFully(this.#source, bytes, offset + from * itemSize);
+    if (!hostIsLittleEndian) swapBytes(bytes, itemSize);
+  }
+
+  pass(start: number): RowPass {
+    let row = start;
+    let next = this.#batches.findIndex((batch) => start < batch.start + batch.rows);
+    const rowLength = numel(this.shape, 1);
+    const width = this.#width;
+    return {
+      fill: async (data) => {
+        for (let done = 0; done < data.length;) {
+          const batch = this.#batches[next]!;
+          const from = row - batch.start;
+          const rows = Math.min(batch.rows - from, (data.length - done) / rowLength);
+          const block = data.subarray(done, done + rows * rowLength);
+          if (width === 1) {
+            await this.#readPart(batch.parts[0]!, from * rowLength, block);
+          } else {
+            const column = allocate(this.dtype, rows);
+            for (let c = 0; c < width; c++) {
+              await this.#readPart(batch.parts[c]!, from, column);
+              for (let i = 0; i < rows; i++) block[i * width + c] = column[i]!;
+            }
+          }
+          done += block.length;
+          row += rows;
+          if (from + rows === batch.rows) next++;
+        }
+      },
+    };
+  }
+}
+
+/** The batches of a table with rows, with the parts of the chosen columns. */
+async function readBatches(
+  arrow: ApacheArrow,
+  source: ByteSource,
+  { batches: messages }: OpenTable,
+  chosen: readonly ArrowColumn[],
+): Promise<{ batches: Batch[]; numRows: number }> {
+  const batches: Batch[] = [];
+  let start = 0;
+  for await (const found of messages) {
+    const { headerType } = found.message;
+    if (headerType === arrow.MessageHeader.DictionaryBatch) continue;
+    if (headerType !== arrow.MessageHeader.RecordBatch) {
+      throw unsupportedFile(
+        `${source.name}: expected record batches after the schema, got a message of type ${headerType}`,
+      );
+    }
+    const header = headerOf(source, found) as RecordBatchHeader;
+    const rows = header.length;
+    if (!(rows >= 0) || !Number.isSafeInteger(start + rows)) {
+      throw damaged(source, found.body, `claims ${count(rows)} rows`);
+    }
+    const parts = locate(source, found, header, chosen);
+    if (rows > 0) batches.push({ start, rows, parts });
+    start += rows;
+  }
+  return { batches, numRows: start };
+}
+
+export async function listArrow(source: ByteSource): Promise<ArrayInfo[]> {
+  const arrow = await importArrow();
+  const table = await openTable(arrow, source);
+  const { numRows } = await readBatches(arrow, source, table, []);
+  return table.columns.map(({ name, dtype, type, rowShape }) => ({
+    name,
+    shape: [numRows, ...rowShape],
+    dtype: dtype ?? type,
+  }));
+}
+
+export async function openArrow(
+  source: ByteSource,
+  wanted: string | readonly string[] | undefined,
+): Promise<{ name: string | undefined; rows: ArrayRows }> {
+  const arrow = await importArrow();
+  const table = await openTable(arrow, source);
+  const { name, columns, dtype, rowShape } = selectColumns(source, table.columns, wanted);
+  if (byteLength(rowShape, itemSizes[dtype]) === undefined) {
+    throw fileError(`${source.name}: its lists have [${rowShape.join(', ')}] elements; it is damaged`);
+  }
+  checkRows(source, name === undefined ? 'the columns' : `column ${JSON.stringify(name)}`, [1, ...rowShape]);
+  const { batches, numRows } = await readBatches(arrow, source, table, columns);
+  return { name, rows: new ArrowRows(source, [numRows, ...rowShape], dtype, batches, columns.length) };
+}
