@@ -278,8 +278,10 @@ function readChunk(
   if (chunk?.crypto_metadata !== undefined)
     throw unsupportedFile(`${where}: is encrypted; write it without encryption`);
   if (chunk?.file_path) throw unsupportedFile(`${where}: is in another file; write one file`);
+  const broken = () =>
+    fileError(`${where}: is another than the schema's, or not there; the footer is damaged`);
+  if (chunk === undefined || metadata === undefined) throw broken();
   if (
-    metadata === undefined ||
     metadata.type !== column.physicalType ||
     metadata.path_in_schema.join('\n') !== column.path.join('\n') ||
     typeof metadata.codec !== 'string'
