@@ -307,7 +307,7 @@ function locate(
   { length, nodes, buffers, compression, variadicBufferCounts }: RecordBatchHeader,
   chosen: readonly ArrowColumn[],
 ): readonly Part[] {
-  if (compression !== null && compression !== undefined) {
+  if (compression !== null && compression !== undefined && chosen.length > 0) {
     throw unsupportedFile(
       `${source.name}: its record batches are compressed, which is not read here; write them without compression, as with ` +
         `pyarrow.feather.write_feather(table, path, compression='uncompressed')`,

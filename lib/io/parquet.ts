@@ -343,18 +343,13 @@ function readGroups(source: ByteSource, metadata: FileMetadata, columns: readonl
   return groups;
 }
 
-/** The length of a list column's lists, which has to be the same in every row: values over rows. */
-function listLength(source: ByteSource, { name }: ParquetColumn, groups: readonly Group[]): number {
+/** The length of a list column's lists where it can be the same in every row: values over rows. */
+function listLength(groups: readonly Group[]): number | undefined {
   let length: number | undefined;
   for (const { rows, chunks } of groups) {
     const { numValues } = chunks[0]!.layout;
     length ??= numValues / rows;
-    if (numValues !== length * rows || !Number.isInteger(length)) {
-      throw unsupportedFile(
-        `${source.name}: expected lists of one length in column ${JSON.stringify(name)}, but ${count(rows)} of its rows have ` +
-          `${count(numValues)} values`,
-      );
-    }
+    if (numValues !== length * rows || !Number.isInteger(length)) return undefined;
   }
   return length ?? 1;
 }
@@ -545,8 +540,10 @@ export async function listParquet(source: ByteSource): Promise<ArrayInfo[]> {
   const numRows = Number(metadata.num_rows);
   return columns.map((column) => {
     const lists = column.isList && column.dtype !== undefined;
-    const rowShape = lists ? [listLength(source, column, readGroups(source, metadata, [column]))] : [];
-    return { name: column.name, shape: [numRows, ...rowShape], dtype: column.dtype ?? column.type };
+    const length = lists ? listLength(readGroups(source, metadata, [column])) : undefined;
+    const readable = lists === (length !== undefined) ? column.dtype : undefined;
+    const rowShape = length === undefined ? [] : [length];
+    return { name: column.name, shape: [numRows, ...rowShape], dtype: readable ?? column.type };
   });
 }
 
@@ -559,7 +556,16 @@ export async function openParquet(
   const groups = readGroups(source, metadata, columns);
   const [first] = columns as [ParquetColumn];
   let rowShape: readonly number[] = name === undefined ? [columns.length] : [];
-  if (name !== undefined && first.isList) rowShape = [listLength(source, first, groups)];
+  if (name !== undefined && first.isList) {
+    const length = listLength(groups);
+    if (length === undefined) {
+      throw unsupportedFile(
+        `${source.name}: expected lists of one length in every row of column ${JSON.stringify(name)}, but they differ, or some ` +
+          `are null`,
+      );
+    }
+    rowShape = [length];
+  }
   const shape = [Number(metadata.num_rows), ...rowShape];
   const what = name === undefined ? 'the columns' : `column ${JSON.stringify(name)}`;
   if (byteLength(shape, itemSizes[dtype]) === undefined) {

@@ -40,6 +40,34 @@ function need(struct: ThriftStruct | undefined, field: number, what: string): nu
   return value;
 }
 
+/** Writers fill the last bit-packed run up with so many values, at most. */
+const mostPadding = 1023;
+
+interface RunLimits {
+  /** Each value is less. */
+  readonly below?: number;
+  /** Each value is this one: a level that says that nothing is null. */
+  readonly all?: number;
+}
+
+const missing = () => new PageUnsupported('has nulls or empty lists');
+
+/** Whether each of the values that are packed into `width` bits from byte `start` on is `expected`. */
+function allPacked(
+  bytes: Uint8Array,
+  start: number,
+  width: number,
+  values: number,
+  expected: number,
+): boolean {
+  for (let i = 0, bit = 0; i < values; i++) {
+    for (let k = 0; k < width; k++, bit++) {
+      if ((((bytes[start + (bit >> 3)] ?? 0) >> (bit & 7)) & 1) !== ((expected >> k) & 1)) return false;
+    }
+  }
+  return true;
+}
+
 /** Checks that runs of the RLE and bit-packed hybrid make up `values` values within [start, end). */
 function checkRuns(
   bytes: Uint8Array,
@@ -47,7 +75,7 @@ function checkRuns(
   end: number,
   width: number,
   values: number,
-  below = Infinity,
+  { below = Infinity, all }: RunLimits = {},
 ): void {
   if (width > 32) throw new PageFault(`has values of ${width} bits`);
   const reader = new ThriftReader(bytes.subarray(0, end), start);
@@ -55,29 +83,40 @@ function checkRuns(
     if (reader.offset >= end) throw new PageFault(`has runs of ${seen} values instead of ${values}`);
     const head = reader.varint();
     if (head >= 2 ** 31) throw new PageFault('has a run of more than 2^30 values');
-    const run = head % 2 === 1 ? 8 * (head >> 1) : head >> 1;
-    // The last group of eight is padded.
-    if (run > values - seen + (head % 2 === 1 ? 7 : 0))
+    const isPacked = head % 2 === 1;
+    const run = isPacked ? 8 * (head >> 1) : head >> 1;
+    if (run > values - seen + (isPacked ? mostPadding : 0)) {
       throw new PageFault(`has runs of more than ${values} values`);
-    if (head % 2 === 1) {
+    }
+    if (isPacked) {
+      const packed = reader.offset;
       reader.offset += (run / 8) * width;
       if (reader.offset > end) throw new PageFault('has bit-packed values beyond its end');
+      if (all !== undefined && !allPacked(bytes, packed, width, Math.min(run, values - seen), all))
+        throw missing();
     } else {
       let value = 0;
       for (let i = 0; i < Math.ceil(width / 8); i++) value += (bytes[reader.offset++] ?? 0) * 2 ** (8 * i);
       if (reader.offset > end) throw new PageFault('has a run beyond its end');
       if (run > 0 && value >= below)
         throw new PageFault(`has the index ${value} into a dictionary of ${below} values`);
+      if (run > 0 && all !== undefined && value !== all) throw missing();
     }
     seen += run;
   }
 }
 
 /** Levels with their length in front, as version 1 has them. Gives the offset after them. */
-function checkLevels(bytes: Uint8Array, start: number, maxLevel: number, values: number): number {
+function checkLevels(
+  bytes: Uint8Array,
+  start: number,
+  maxLevel: number,
+  values: number,
+  limits?: RunLimits,
+): number {
   if (maxLevel === 0) return start;
   const length = lengthAt(bytes, start);
-  checkRuns(bytes, start + 4, start + 4 + length, bitWidth(maxLevel), values);
+  checkRuns(bytes, start + 4, start + 4 + length, bitWidth(maxLevel), values, limits);
   return start + 4 + length;
 }
 
@@ -101,9 +140,7 @@ function checkValues(
     case encodings.plain:
     case encodings.byteStreamSplit:
       if ((width === 0 ? Math.ceil(values / 8) : values * width) > bytes.length - start) {
-        throw new PageFault(
-          `has ${bytes.length - start} bytes for ${values} values, of which some may be null`,
-        );
+        throw new PageFault(`has ${bytes.length - start} bytes for ${values} values`);
       }
       break;
     case encodings.plainDictionary:
@@ -114,7 +151,8 @@ function checkValues(
       // Indices of no bits are all 0.
       if (indexWidth === 0 ? values > 0 && dictionary === 0 : false)
         throw new PageFault('has an empty dictionary');
-      if (indexWidth > 0) checkRuns(bytes, start + 1, bytes.length, indexWidth, values, dictionary);
+      if (indexWidth > 0)
+        checkRuns(bytes, start + 1, bytes.length, indexWidth, values, { below: dictionary });
       break;
     }
     case encodings.rle:
@@ -240,7 +278,7 @@ export function checkPages(
       if (seen > numValues) throw new PageFault(`has more values than the ${numValues} of its column`);
       const page = decompress(bytes, size);
       let start = checkLevels(page, 0, maxRepetition, values);
-      start = checkLevels(page, start, maxDefinition, values);
+      start = checkLevels(page, start, maxDefinition, values, { all: maxDefinition });
       checkValues(page, start, need(data, 2, 'encoding'), values, layout, dictionary);
     } else if (type === pageTypes.dataV2) {
       const data = header.structs.get(8);
@@ -253,7 +291,8 @@ export function checkPages(
       const levels = definition + repetition;
       if (levels > compressed || levels > size) throw new PageFault('has levels beyond its end');
       if (maxRepetition > 0) checkRuns(bytes, 0, repetition, bitWidth(maxRepetition), values);
-      if (maxDefinition > 0) checkRuns(bytes, repetition, levels, bitWidth(maxDefinition), values);
+      if (maxDefinition > 0)
+        checkRuns(bytes, repetition, levels, bitWidth(maxDefinition), values, { all: maxDefinition });
       const rest = bytes.subarray(levels);
       const isCompressed = data!.numbers.get(7) !== 0;
       if (!isCompressed && rest.length !== size - levels)

@@ -49,7 +49,7 @@ def main(folder):
         with open(os.path.join(folder, f"version_{version[0]}.npy"), "wb") as file:
             np.lib.format.write_array(file, values((5, 3), "f4"), version=version)
 
-    logits, labels = values((300, 10), "f4"), values((300,), "i8")
+    logits, labels = values((40, 10), "f4"), values((40,), "i8")
     np.savez(os.path.join(folder, "stored.npz"), logits=logits, labels=labels)
     np.savez_compressed(os.path.join(folder, "deflated.npz"), logits=logits, labels=labels)
     np.savez_compressed(os.path.join(folder, "one.npz"), values((5, 3), ">f4"))
