@@ -66,7 +66,7 @@ const oldestVersion = 3;
 
 interface ArrowType {
   readonly typeId: number;
-  readonly children?: readonly ArrowField[] | null;
+  readonly children?: readonly (ArrowField | undefined)[] | null;
   readonly bitWidth?: number;
   readonly isSigned?: boolean;
   readonly precision?: number;
@@ -134,7 +134,12 @@ function numberType({ Type }: ApacheArrow, type: ArrowType): DType | undefined {
 }
 
 /** The columns of a schema, and where batches have their nodes and buffers: in pre-order over the fields. */
-function layOut(arrow: ApacheArrow, fields: readonly ArrowField[], version: number): ArrowColumn[] {
+function layOut(
+  { name: file }: ByteSource,
+  arrow: ApacheArrow,
+  fields: readonly ArrowField[],
+  version: number,
+): ArrowColumn[] {
   const { Type } = arrow;
   let node = 0;
   let buffer = 0;
@@ -164,7 +169,11 @@ function layOut(arrow: ApacheArrow, fields: readonly ArrowField[], version: numb
     if (type.typeId === Type['Utf8View'] || type.typeId === Type['BinaryView']) viewsBefore++;
     // A dictionary's columns are indices; their values come in batches of their own.
     if (type.typeId === Type['Dictionary']) return;
-    for (const child of type.children ?? []) step(child.type);
+    for (const child of type.children ?? []) {
+      // apache-arrow takes a list's item as given.
+      if (child === undefined) throw fileError(`${file}: a list has no items in its schema; it is damaged`);
+      step(child.type);
+    }
   };
   return fields.map(({ name, type }) => {
     const rowShape: number[] = [];
@@ -297,7 +306,7 @@ async function openTable(arrow: ApacheArrow, source: ByteSource): Promise<OpenTa
     throw unsupportedFile(`${source.name}: is of a big-endian machine; write it on a little-endian one`);
   }
   const table = headerOf(source, first) as { readonly fields: readonly ArrowField[] };
-  return { columns: layOut(arrow, table.fields, first.message.version), batches: messages };
+  return { columns: layOut(source, arrow, table.fields, first.message.version), batches: messages };
 }
 
 /** Where the chosen columns' elements are in a batch. */

@@ -6,6 +6,7 @@ import { byteLength, itemSizes } from './elements.js';
 import { importPackage } from './packages.js';
 import {
   checkPages,
+  nodeCodecs,
   PageFault,
   PageUnsupported,
   type ChunkLayout,
@@ -83,19 +84,18 @@ async function importCodecs(codecs: ReadonlySet<string>, { snappyUncompress }: H
     snappyUncompress(compressed, page);
     return page;
   };
-  const own = { SNAPPY: snappy };
-  const known = new Set(['UNCOMPRESSED', 'SNAPPY', 'GZIP', 'BROTLI']);
-  const others = [...codecs].filter((codec) => !known.has(codec));
+  const own: Readonly<Record<string, Decompress>> = { SNAPPY: snappy, ...nodeCodecs };
+  const others = [...codecs].filter((codec) => codec !== 'UNCOMPRESSED' && !Object.hasOwn(own, codec));
   if (others.length === 0) return own;
   const purpose = `Parquet files that are compressed with ${others.join(', ')}`;
   const library = await importPackage<HyparquetCompressors>('hyparquet-compressors', purpose);
   return {
-    ...own,
     LZ4: (compressed: Uint8Array, length: number) => library.decompressLz4(compressed, length),
     LZ4_RAW: (compressed: Uint8Array, length: number) => library.decompressLz4Raw(compressed, length),
     // Into memory of the right length: by itself it would allocate what the compressed data claims.
     ZSTD: (compressed: Uint8Array, length: number) =>
       library.decompressZstd(compressed, new Uint8Array(length)),
+    ...own,
   };
 }
 

@@ -2,7 +2,7 @@
  * The pages of a Parquet column chunk, checked before hyparquet decodes them: it takes their sizes, numbers of values and
  * run lengths on trust. https://parquet.apache.org/docs/file-format/data-pages/
  */
-import { brotliDecompressSync, gunzipSync } from 'node:zlib';
+import * as zlib from 'node:zlib';
 import { ThriftReader, type ThriftStruct } from './thrift.js';
 
 /** What is wrong with a page, for the message of an error. */
@@ -216,10 +216,22 @@ function checkZstd(bytes: Uint8Array): void {
   if (at !== bytes.length) throw new PageFault("has compressed data that doesn't end where it should");
 }
 
-/** Node's own decompressors, which stop at the length that they are given. */
-const ownCodecs: Readonly<Record<string, Decompress>> = {
-  GZIP: (compressed, length) => gunzipSync(compressed, { maxOutputLength: Math.max(length, 1) }),
-  BROTLI: (compressed, length) => brotliDecompressSync(compressed, { maxOutputLength: Math.max(length, 1) }),
+type ZlibFunction = (compressed: Uint8Array, options: { maxOutputLength: number }) => Uint8Array;
+
+/** A function of Node's zlib, which stops at the length that it is given. */
+const ofNode =
+  (decompress: ZlibFunction): Decompress =>
+  (compressed, length) =>
+    decompress(compressed, { maxOutputLength: length });
+
+/** Since Node 22.15. */
+const { zstdDecompressSync } = zlib as { zstdDecompressSync?: ZlibFunction };
+
+/** Decompressors that Node has itself: they are not only faster, but spend no more on damaged data than on sound data. */
+export const nodeCodecs: Readonly<Record<string, Decompress>> = {
+  GZIP: ofNode(zlib.gunzipSync),
+  BROTLI: ofNode(zlib.brotliDecompressSync),
+  ...(zstdDecompressSync && { ZSTD: ofNode(zstdDecompressSync) }),
 };
 
 /**
@@ -243,7 +255,7 @@ export function checkPages(
     if (codec === 'UNCOMPRESSED') {
       page = bytes;
     } else {
-      const own = ownCodecs[codec] ?? codecs[codec];
+      const own = codecs[codec];
       if (own === undefined) throw new PageUnsupported(`is compressed with ${codec}`);
       if (codec === 'SNAPPY') checkSnappy(bytes, length);
       if (codec === 'ZSTD') checkZstd(bytes);

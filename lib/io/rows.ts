@@ -26,8 +26,9 @@ export interface BlockOptions {
   /** The row after the last. By default the number of rows. */
   end?: number;
   /**
-   * Take turns with two buffers: a block is then overwritten once the next but one is being read, so it is valid until
-   * the next one is asked for. By default each block has memory of its own.
+   * Take turns with two buffers, which is what keeps up with the file: a block is valid until the next one is asked for,
+   * and using its tensor after its memory was taken throws ERR_DISPOSED. True by default; false gives each block memory of
+   * its own, to be kept.
    */
   reuse?: boolean;
   /** Stops reading: the iterator throws an AbortError with the code ERR_ABORTED. */
@@ -197,7 +198,7 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
       checked.rowsPerBlock ?? Math.max(1, Math.floor(defaultBlockBytes / this.bytesPerRow)),
       { min: 1, integer: true },
     );
-    const reuse = booleanOption(owner, 'reuse', checked.reuse ?? false);
+    const reuse = booleanOption(owner, 'reuse', checked.reuse ?? true);
     const signal = checkSignal(owner, checked.signal);
     this.#checkOpen(owner);
     return { start, end, rowsPerBlock, reuse, signal };
@@ -210,7 +211,8 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
 
   /**
    * The rows in order, in tensors of shape [n, ...rowShape], n rows each and the rest in the last. While one is worked at
-   * the next is being read. Each iterator reads for itself; several may be at work.
+   * the next is being read. A block is valid until the next one is asked for, unless `reuse` is false. Each iterator reads
+   * for itself; several may be at work.
    *
    * @throws ERR_OPTION; while iterating ERR_ABORTED, ERR_FILE for data that is damaged or gone, ERR_DISPOSED after
    * `close()`, and the file system's own errors.
@@ -233,22 +235,23 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
     throwIfAborted(signal);
     this.#checkOpen('blocks');
     const pass = this.#rows.pass(start, end);
-    const buffers: TypedArray[] = [];
     const rowLength = numel(this.shape, 1);
+    const blocks: Tensor[] = [];
     let turn = 0;
     const read = async (row: number): Promise<Tensor | undefined> => {
       if (row >= end) return undefined;
       const rows = Math.min(rowsPerBlock, end - row);
       const length = rows * rowLength;
-      let data = reuse ? buffers[turn] : undefined;
-      data ??= allocate(this.dtype, length);
-      if (reuse) {
-        buffers[turn] ??= data;
-        turn = 1 - turn;
-      }
+      const taken = reuse ? blocks[turn] : undefined;
+      let data = taken?.data ?? allocate(this.dtype, length);
+      taken?.dispose();
+      // Only the last block is shorter, so that none is made of a shorter one.
       if (data.length > length) data = data.subarray(0, length);
+      const block = new Tensor(data, [rows, ...this.rowShape], this.dtype);
+      if (reuse) blocks[turn] = block;
+      turn = 1 - turn;
       await pass.fill(data);
-      return new Tensor(data, [rows, ...this.shape.slice(1)], this.dtype);
+      return block;
     };
     let row = start;
     const readNext = (): Promise<Tensor | undefined> => {
@@ -293,6 +296,7 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
       ...(end !== undefined && { end }),
       ...(signal !== undefined && { signal }),
       rowsPerBlock: Math.max(1, (end ?? this.numRows) - (start ?? 0)),
+      reuse: false,
     });
     for await (const block of this.#generate(plan)) return block;
     return new Tensor(allocate(this.dtype, 0), [0, ...this.rowShape], this.dtype);

@@ -13,7 +13,7 @@ import {
 } from '../tensor.js';
 import { byteLength, bytesOf, hostIsLittleEndian, itemSizes, swapBytes } from './elements.js';
 import { Replacement } from './replacement.js';
-import { RowReader, throwIfAborted } from './rows.js';
+import { throwIfAborted } from './rows.js';
 import { lengthBytes, longestHeader, safetensorsDTypes } from './safetensors.js';
 import { count } from './source.js';
 
@@ -250,10 +250,6 @@ const isAsyncIterable = (value: unknown): value is AsyncIterable<TensorLike> =>
 const isRowBlocks = (value: unknown): value is RowBlocks =>
   typeof value === 'object' && value !== null && typeof (value as RowBlocks).blocks === 'function';
 
-/** The blocks of a reader in turns of two buffers: each is written before the next is read. */
-const blocksOf = (rows: RowBlocks): AsyncIterable<TensorLike> =>
-  rows instanceof RowReader ? rows.blocks({ reuse: true }) : rows.blocks();
-
 /**
  * Writes a .npy file: of one tensor of any shape, or of rows that come in blocks of shape [n, ...], as a `RowReader`'s do,
  * which may be more than memory holds. The path is replaced once the file is whole, as `NpyWriter` does it.
@@ -271,7 +267,7 @@ export async function writeNpy(
   if (isRowBlocks(data) || isAsyncIterable(data)) {
     const known = isRowBlocks(data) ? { dtype: data.dtype, rowShape: data.shape.slice(1) } : {};
     await using writer = await NpyWriter.open(path, known);
-    for await (const block of isRowBlocks(data) ? blocksOf(data) : data) {
+    for await (const block of isRowBlocks(data) ? data.blocks() : data) {
       throwIfAborted(signal);
       await writer.write(block);
     }
@@ -318,7 +314,7 @@ function entryOf(owner: string, name: string, value: TensorLike | RowBlocks): En
       `${owner}: expected a shape and a dtype of ${describe(name)}, got ${describe(shape)} and ${describe(dtype)}`,
     );
   }
-  return { name, shape, dtype, blocks: () => blocksOf(rows), bytes };
+  return { name, shape, dtype, blocks: () => rows.blocks(), bytes };
 }
 
 const wholeTensor = (tensor: Tensor): RowBlocks => ({
