@@ -10,6 +10,8 @@ import { byteLength, bytesOf, hostIsLittleEndian, itemSizes, swapBytes } from '.
 import {
   FlatbufferFault,
   readInt16,
+  readStructs,
+  tableAt,
   verifyFlatbuffer,
   type FieldKind,
   type TableType,
@@ -56,8 +58,22 @@ const schema: TableType = [2, { tables: field }, { tables: keyValue }, { vectorO
 const recordBatch: TableType = [8, { vectorOf: 16 }, { vectorOf: 16 }, { table: [1, 1] }, { vectorOf: 8 }];
 const message: TableType = [2, 1, { union: { 1: schema, 3: recordBatch } }, 8, { tables: keyValue }];
 
+const blockLength = 24;
+const footerTable: TableType = [
+  2,
+  { table: schema },
+  { vectorOf: blockLength },
+  { vectorOf: blockLength },
+  { tables: keyValue },
+];
+
+// Fields that are read from the verified metadata itself.
 const headerField = 2;
 const endiannessField = 0;
+const versionField = 0;
+const schemaField = 1;
+const schemaType = 1;
+const batchesField = 3;
 
 /** V4, as MetadataVersion counts. */
 const oldestVersion = 3;
@@ -196,26 +212,7 @@ function layOut(
 }
 
 const magic = 'ARROW1';
-
-/** The part of the source that messages stand in. */
-async function messageRange(source: ByteSource): Promise<{ start: number; end: number }> {
-  const { name, size } = source;
-  const ends = (at: number) => readBytes(source, at, magic.length, 'the magic ARROW1');
-  if (size < magic.length || Buffer.from(await ends(0)).toString('latin1') !== magic)
-    return { start: 0, end: size };
-  const tail = await readBytes(source, size - magic.length - 4, magic.length + 4, 'the end of an Arrow file');
-  if (Buffer.from(tail).toString('latin1', 4) !== magic) {
-    throw fileError(`${name}: expected ARROW1 at the end of an Arrow file too; it was cut off or is damaged`);
-  }
-  const footer = new DataView(tail.buffer).getInt32(0, true);
-  const end = size - magic.length - 4 - footer;
-  if (footer <= 0 || end < 8) {
-    throw fileError(
-      `${name}: expected a footer within its ${count(size)} bytes, got one of ${count(footer)}; it is damaged`,
-    );
-  }
-  return { start: 8, end };
-}
+const startLength = 8;
 
 interface FoundMessage {
   readonly message: DecodedMessage;
@@ -230,48 +227,47 @@ const damaged = ({ name }: ByteSource, at: number, what: string, cause?: unknown
     cause,
   );
 
-/** The messages, one after another, without their bodies. */
-async function* readMessages(
+const reasonOf = (error: unknown): string => (error instanceof FlatbufferFault ? `: ${error.message}` : '');
+
+/** The message at `at`, without its body, all of it in front of `end`; undefined where the stream ends. */
+async function readMessage(
   arrow: ApacheArrow,
   source: ByteSource,
-): AsyncGenerator<FoundMessage, void, undefined> {
-  const { start, end } = await messageRange(source);
-  for (let at = start; at < end;) {
-    if (at + 4 > end) throw damaged(source, at, 'ends within its length');
-    const prefix = new DataView((await readBytes(source, at, Math.min(8, end - at), 'a message')).buffer);
-    // Before Arrow 0.15 the length came without a marker.
-    const marked = prefix.getInt32(0, true) === -1;
-    if (marked && prefix.byteLength < 8) throw damaged(source, at, 'ends within its length');
-    const length = prefix.getInt32(marked ? 4 : 0, true);
-    if (length === 0) return;
-    const metadata = at + (marked ? 8 : 4);
-    if (length < 0 || metadata + length > end) {
-      throw damaged(
-        source,
-        at,
-        `claims ${count(length)} bytes of metadata, where ${count(end - metadata)} are left`,
-      );
-    }
-    const bytes = await readBytes(source, metadata, length, "a message's metadata");
-    let decoded: DecodedMessage;
-    try {
-      verifyFlatbuffer(bytes, message);
-      decoded = arrow.Message.decode(bytes);
-    } catch (error) {
-      const reason = error instanceof FlatbufferFault ? `: ${error.message}` : '';
-      throw damaged(source, at, `has metadata that can't be decoded${reason}`, error);
-    }
-    const body = metadata + length;
-    if (!(decoded.bodyLength >= 0 && body + decoded.bodyLength <= end)) {
-      throw damaged(
-        source,
-        at,
-        `claims a body of ${count(decoded.bodyLength)} bytes, where ${count(end - body)} are left`,
-      );
-    }
-    yield { message: decoded, metadata: bytes, body };
-    at = body + decoded.bodyLength;
+  at: number,
+  end: number,
+): Promise<FoundMessage | undefined> {
+  if (at + 4 > end) throw damaged(source, at, 'ends within its length');
+  const prefix = new DataView((await readBytes(source, at, Math.min(8, end - at), 'a message')).buffer);
+  // Before Arrow 0.15 the length came without a marker.
+  const marked = prefix.getInt32(0, true) === -1;
+  if (marked && prefix.byteLength < 8) throw damaged(source, at, 'ends within its length');
+  const length = prefix.getInt32(marked ? 4 : 0, true);
+  if (length === 0) return undefined;
+  const metadata = at + (marked ? 8 : 4);
+  if (length < 0 || metadata + length > end) {
+    throw damaged(
+      source,
+      at,
+      `claims ${count(length)} bytes of metadata, where ${count(end - metadata)} are left`,
+    );
   }
+  const bytes = await readBytes(source, metadata, length, "a message's metadata");
+  let decoded: DecodedMessage;
+  try {
+    verifyFlatbuffer(bytes, message);
+    decoded = arrow.Message.decode(bytes);
+  } catch (error) {
+    throw damaged(source, at, `has metadata that can't be decoded${reasonOf(error)}`, error);
+  }
+  const body = metadata + length;
+  if (!(decoded.bodyLength >= 0 && body + decoded.bodyLength <= end)) {
+    throw damaged(
+      source,
+      at,
+      `claims a body of ${count(decoded.bodyLength)} bytes, where ${count(end - body)} are left`,
+    );
+  }
+  return { message: decoded, metadata: bytes, body };
 }
 
 /** Decodes a message's header, which apache-arrow does when it is asked for. */
@@ -285,28 +281,139 @@ function headerOf(source: ByteSource, { message: decoded, body }: FoundMessage):
 
 interface OpenTable {
   readonly columns: readonly ArrowColumn[];
-  readonly batches: AsyncGenerator<FoundMessage, void, undefined>;
+  /** Messages after the schema. */
+  readonly messages: AsyncGenerator<FoundMessage, void, undefined>;
 }
 
-async function openTable(arrow: ApacheArrow, source: ByteSource): Promise<OpenTable> {
-  const messages = readMessages(arrow, source);
-  const { value: first } = await messages.next();
-  if (!first || first.message.headerType !== arrow.MessageHeader.Schema) {
+/** Refuses what apache-arrow does not look at, and would read as something else. */
+function checkSchema({ name }: ByteSource, version: number, endianness: number): void {
+  if (version < oldestVersion) {
+    throw unsupportedFile(`${name}: is of a version of Arrow before 0.8; write it anew with a later one`);
+  }
+  if (endianness !== 0) {
+    throw unsupportedFile(`${name}: is of a big-endian machine; write it on a little-endian one`);
+  }
+}
+
+async function* streamMessages(
+  arrow: ApacheArrow,
+  source: ByteSource,
+  start: number,
+): AsyncGenerator<FoundMessage, void, undefined> {
+  for (let at = start; at < source.size;) {
+    const found = await readMessage(arrow, source, at, source.size);
+    if (found === undefined) return;
+    yield found;
+    at = found.body + found.message.bodyLength;
+  }
+}
+
+async function openStream(arrow: ApacheArrow, source: ByteSource): Promise<OpenTable> {
+  const first = source.size === 0 ? undefined : await readMessage(arrow, source, 0, source.size);
+  if (first?.message.headerType !== arrow.MessageHeader.Schema) {
     throw fileError(
       `${source.name}: expected an Arrow schema as the first message; it is damaged, or no Arrow file`,
     );
   }
-  // Neither is looked at by apache-arrow, which would read such files as others.
-  if (first.message.version < oldestVersion) {
-    throw unsupportedFile(
-      `${source.name}: is of a version of Arrow before 0.8; write it anew with a later one`,
+  const { version, bodyLength } = first.message;
+  checkSchema(source, version, readInt16(first.metadata, [headerField], endiannessField));
+  const { fields } = headerOf(source, first) as { readonly fields: readonly ArrowField[] };
+  return {
+    columns: layOut(source, arrow, fields, version),
+    messages: streamMessages(arrow, source, first.body + bodyLength),
+  };
+}
+
+/** Where a file's footer says that a record batch is. */
+interface Block {
+  readonly offset: number;
+  readonly end: number;
+}
+
+async function* fileMessages(
+  arrow: ApacheArrow,
+  source: ByteSource,
+  blocks: readonly Block[],
+): AsyncGenerator<FoundMessage, void, undefined> {
+  for (const { offset, end } of blocks) {
+    const found = await readMessage(arrow, source, offset, end);
+    if (found === undefined) throw damaged(source, offset, 'is empty');
+    yield found;
+  }
+}
+
+function readBlocks(source: ByteSource, footer: Uint8Array, footerStart: number): Block[] {
+  const blocks = readStructs(footer, batchesField, blockLength).map((view) => {
+    const offset = Number(view.getBigInt64(0, true));
+    return { offset, end: offset + view.getInt32(8, true) + Number(view.getBigInt64(16, true)) };
+  });
+  // Batches that share bytes would be a large table in a small file.
+  let reached = startLength;
+  for (const { offset, end } of [...blocks].sort((a, b) => a.offset - b.offset)) {
+    if (!(offset >= reached && end > offset && end <= footerStart)) {
+      throw fileError(
+        `${source.name}: its footer has a record batch at bytes ${count(offset)} to ${count(end)}, which are not free in front ` +
+          `of byte ${count(footerStart)}; it was cut off or is damaged`,
+      );
+    }
+    reached = end;
+  }
+  return blocks;
+}
+
+/**
+ * A footer's schema as a message, which is what apache-arrow decodes: a table of the version, the header's type and the
+ * header, which leads into the footer behind it.
+ */
+function schemaMessage(footer: Uint8Array): Uint8Array {
+  const [vtable, table, length] = [4, 16, 32];
+  const bytes = new Uint8Array(length + footer.length);
+  bytes.set(footer, length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, table, true);
+  [10, 12, 4, 6, 8].forEach((value, i) => view.setUint16(vtable + 2 * i, value, true));
+  view.setInt32(table, table - vtable, true);
+  view.setInt16(table + 4, readInt16(footer, [], versionField), true);
+  view.setUint8(table + 6, schemaType);
+  view.setUint32(table + 8, length + tableAt(footer, schemaField) - (table + 8), true);
+  return bytes;
+}
+
+async function openFile(arrow: ApacheArrow, source: ByteSource): Promise<OpenTable> {
+  const { name, size } = source;
+  const endLength = 4 + magic.length;
+  const tail = await readBytes(source, size - endLength, endLength, 'the end of an Arrow file');
+  if (Buffer.from(tail).toString('latin1', 4) !== magic) {
+    throw fileError(`${name}: expected ARROW1 at the end of an Arrow file too; it was cut off or is damaged`);
+  }
+  const length = new DataView(tail.buffer).getInt32(0, true);
+  const footerStart = size - endLength - length;
+  if (length <= 0 || footerStart < startLength) {
+    throw fileError(
+      `${name}: expected a footer within its ${count(size)} bytes, got one of ${count(length)}; it is damaged`,
     );
   }
-  if (readInt16(first.metadata, [headerField], endiannessField) !== 0) {
-    throw unsupportedFile(`${source.name}: is of a big-endian machine; write it on a little-endian one`);
+  const footer = await readBytes(source, footerStart, length, 'the footer');
+  let fields: readonly ArrowField[];
+  try {
+    verifyFlatbuffer(footer, footerTable);
+    const decoded = arrow.Message.decode(schemaMessage(footer));
+    ({ fields } = decoded.header() as { readonly fields: readonly ArrowField[] });
+  } catch (error) {
+    throw fileError(`${name}: its footer can't be decoded${reasonOf(error)}; it is damaged`, error);
   }
-  const table = headerOf(source, first) as { readonly fields: readonly ArrowField[] };
-  return { columns: layOut(source, arrow, table.fields, first.message.version), batches: messages };
+  const version = readInt16(footer, [], versionField);
+  checkSchema(source, version, readInt16(footer, [schemaField], endiannessField));
+  return {
+    columns: layOut(source, arrow, fields, version),
+    messages: fileMessages(arrow, source, readBlocks(source, footer, footerStart)),
+  };
+}
+
+async function openTable(arrow: ApacheArrow, source: ByteSource): Promise<OpenTable> {
+  const start = await readBytes(source, 0, Math.min(magic.length, source.size), 'the magic ARROW1');
+  const isFile = Buffer.from(start).toString('latin1') === magic;
+  return isFile ? openFile(arrow, source) : openStream(arrow, source);
 }
 
 /** Where the chosen columns' elements are in a batch. */
@@ -430,7 +537,7 @@ class ArrowRows implements ArrayRows {
 async function readBatches(
   arrow: ApacheArrow,
   source: ByteSource,
-  { batches: messages }: OpenTable,
+  { messages }: OpenTable,
   chosen: readonly ArrowColumn[],
 ): Promise<{ batches: Batch[]; numRows: number }> {
   const batches: Batch[] = [];

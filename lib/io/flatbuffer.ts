@@ -104,22 +104,49 @@ export function verifyFlatbuffer(bytes: Uint8Array, root: TableType): void {
   verifier.table(verifier.follow(0), root);
 }
 
-/** A number of a verified buffer: `field` of the table that the fields of `path` lead to from the root; 0 by default. */
-export function readInt16(bytes: Uint8Array, path: readonly number[], field: number): number {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+
+/** Where a verified buffer has `field` of the table that the fields of `path` lead to from the root; 0 where it has not. */
+function fieldAt(view: DataView, path: readonly number[], field: number): number {
   const place = (table: number, index: number): number => {
     const vtable = table - view.getInt32(table, true);
     const slot = 4 + 2 * index;
     const offset = slot + 2 > view.getUint16(vtable, true) ? 0 : view.getUint16(vtable + slot, true);
     return offset === 0 ? 0 : table + offset;
   };
-  const follow = (at: number): number => at + view.getUint32(at, true);
-  let table = follow(0);
+  let table = view.getUint32(0, true);
   for (const step of path) {
     const at = place(table, step);
     if (at === 0) return 0;
-    table = follow(at);
+    table = at + view.getUint32(at, true);
   }
-  const at = place(table, field);
+  return place(table, field);
+}
+
+/** A number of a verified buffer; 0 by default. */
+export function readInt16(bytes: Uint8Array, path: readonly number[], field: number): number {
+  const view = viewOf(bytes);
+  const at = fieldAt(view, path, field);
   return at === 0 ? 0 : view.getInt16(at, true);
+}
+
+/** Where a verified buffer has the table that is `field` of its root. Throws a FlatbufferFault where it has none. */
+export function tableAt(bytes: Uint8Array, field: number): number {
+  const view = viewOf(bytes);
+  const at = fieldAt(view, [], field);
+  if (at === 0) throw new FlatbufferFault('a table is missing');
+  return at + view.getUint32(at, true);
+}
+
+/** The items of a vector of structs, `field` of the root of a verified buffer. */
+export function readStructs(bytes: Uint8Array, field: number, itemSize: number): DataView[] {
+  const view = viewOf(bytes);
+  const at = fieldAt(view, [], field);
+  if (at === 0) return [];
+  const vector = at + view.getUint32(at, true);
+  const start = bytes.byteOffset + vector + 4;
+  return Array.from(
+    { length: view.getUint32(vector, true) },
+    (_, i) => new DataView(bytes.buffer, start + i * itemSize, itemSize),
+  );
 }

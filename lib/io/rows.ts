@@ -236,19 +236,19 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
     this.#checkOpen('blocks');
     const pass = this.#rows.pass(start, end);
     const rowLength = numel(this.shape, 1);
-    const blocks: Tensor[] = [];
+    const taken: { readonly data: TypedArray; readonly block: Tensor }[] = [];
     let turn = 0;
     const read = async (row: number): Promise<Tensor | undefined> => {
       if (row >= end) return undefined;
       const rows = Math.min(rowsPerBlock, end - row);
       const length = rows * rowLength;
-      const taken = reuse ? blocks[turn] : undefined;
-      let data = taken?.data ?? allocate(this.dtype, length);
-      taken?.dispose();
-      // Only the last block is shorter, so that none is made of a shorter one.
+      const last = reuse ? taken[turn] : undefined;
+      last?.block.dispose();
+      // Memory that was transferred away has length 0.
+      let data = last !== undefined && last.data.length >= length ? last.data : allocate(this.dtype, length);
       if (data.length > length) data = data.subarray(0, length);
       const block = new Tensor(data, [rows, ...this.rowShape], this.dtype);
-      if (reuse) blocks[turn] = block;
+      if (reuse) taken[turn] = { data, block };
       turn = 1 - turn;
       await pass.fill(data);
       return block;

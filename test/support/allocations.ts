@@ -35,7 +35,8 @@ export async function countAllocations<T>(work: (allocations: Allocations) => Pr
   const originals = names.map((name) => [name, globals[name]!] as const);
   const count = (original: (typeof globals)[string], args: readonly unknown[]): void => {
     if (typeof args[0] !== 'number') return;
-    const bytes = args[0] * (original.BYTES_PER_ELEMENT ?? (original === globals['Array'] ? 8 : 1));
+    // NaN makes an empty array.
+    const bytes = (args[0] || 0) * (original.BYTES_PER_ELEMENT ?? (original === globals['Array'] ? 8 : 1));
     counted.total += bytes;
     counted.largest = Math.max(counted.largest, bytes);
   };
@@ -47,7 +48,7 @@ export async function countAllocations<T>(work: (allocations: Allocations) => Pr
       },
       apply(target, self, args: unknown[]) {
         count(original, args);
-        return Reflect.apply(target as unknown as () => unknown, self, args);
+        return Reflect.apply(target as unknown as () => unknown, self, args) as unknown;
       },
     });
     globals[name] = proxy;

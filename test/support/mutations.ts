@@ -73,7 +73,12 @@ function setInteger(samples: Samples, bytes: Uint8Array): void {
   }
 }
 
-const cut = (bytes: Uint8Array, from: number, to: number, into: Uint8Array = new Uint8Array(0)): Uint8Array<ArrayBuffer> =>
+const cut = (
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+  into: Uint8Array = new Uint8Array(0),
+): Uint8Array<ArrayBuffer> =>
   new Uint8Array(Buffer.concat([bytes.subarray(0, from), into, bytes.subarray(to)]));
 
 /** A run of digits in place of another, as in the text of a header. */
