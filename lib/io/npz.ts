@@ -119,7 +119,7 @@ export async function openNpz(
     const rows = new PlainRows(part, header.offset, array.shape, array.dtype, array.swapped, check);
     return { name: arrayName(member), rows };
   }
-  checkCompressedRow(part, 'the array', numel(array.shape, 1) * itemSizes[array.dtype]);
+  checkCompressedRow(source, member.name, numel(array.shape, 1) * itemSizes[array.dtype]);
   const rows = new InflatedRows(() => new InflatedMember(source, member, data), header.offset, array);
   return { name: arrayName(member), rows };
 }

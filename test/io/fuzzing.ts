@@ -15,7 +15,7 @@ import {
 } from 'apache-arrow';
 import { tensor } from 'surprisal';
 import { listArrays, openRows, writeSafetensors, type FileFormat } from 'surprisal/io';
-import { countAllocations, type Allocations } from '../support/allocations.js';
+import { countAllocations } from '../support/allocations.js';
 import { mutated } from '../support/mutations.js';
 import { Samples } from '../support/random.js';
 
