@@ -37,6 +37,8 @@ export interface BlockOptions {
 
 /** A pass over the rows of an array, from the first asked for to the last. */
 export interface RowPass {
+  /** Whether a `fill` may start before the last one has ended. */
+  readonly concurrent?: boolean;
   /** Fills `data` with the next whole rows. */
   fill(data: TypedArray): Promise<void>;
   close?(): void | Promise<void>;
@@ -115,12 +117,15 @@ export class PlainRows implements ArrayRows {
     const stop = this.#offset + end * rowBytes;
     const check = start === 0 && end === this.shape[0] ? this.#check?.() : undefined;
     return {
+      // A checksum takes the bytes in order.
+      concurrent: check === undefined,
       fill: async (data) => {
         const bytes = bytesOf(data);
-        await readFully(this.#source, bytes, offset);
+        const from = offset;
         offset += bytes.length;
+        await readFully(this.#source, bytes, from);
         check?.update(bytes);
-        if (offset === stop) check?.finish();
+        if (from + bytes.length === stop) check?.finish();
         if (this.#swapped) swapBytes(bytes, itemSize);
       },
     };
@@ -157,7 +162,7 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
   readonly #rows: ArrayRows;
   readonly #source: ByteSource;
   #closing: Promise<void> | undefined;
-  readonly #passes = new Set<Promise<unknown>>();
+  readonly #reads = new Set<Promise<unknown>>();
 
   /** Use `openRows()`, which checks. */
   constructor(format: FileFormat, name: string | undefined, rows: ArrayRows, source: ByteSource) {
@@ -238,9 +243,8 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
     const rowLength = numel(this.shape, 1);
     const taken: { readonly data: TypedArray; readonly block: Tensor }[] = [];
     let turn = 0;
-    const read = async (row: number): Promise<Tensor | undefined> => {
-      if (row >= end) return undefined;
-      const rows = Math.min(rowsPerBlock, end - row);
+    const read = async (first: number): Promise<Tensor> => {
+      const rows = Math.min(rowsPerBlock, end - first);
       const length = rows * rowLength;
       const last = reuse ? taken[turn] : undefined;
       last?.block.dispose();
@@ -250,35 +254,41 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
       const block = new Tensor(data, [rows, ...this.rowShape], this.dtype);
       if (reuse) taken[turn] = { data, block };
       turn = 1 - turn;
+      if (!pass.concurrent) await Promise.all(queue);
       await pass.fill(data);
       return block;
     };
+    // Two reads are under way where nothing is at work in a block: then no time passes between the two.
+    const queue: Promise<Tensor>[] = [];
     let row = start;
-    const readNext = (): Promise<Tensor | undefined> => {
+    const readNext = (): void => {
+      if (row >= end) return;
       const reading = read(row);
       row += rowsPerBlock;
+      queue.push(reading);
       // Whoever awaits it sees the error; until then it is nobody's.
       const settled = reading.then(
         () => undefined,
         () => undefined,
       );
-      this.#passes.add(settled);
-      void settled.then(() => this.#passes.delete(settled));
-      return reading;
+      this.#reads.add(settled);
+      void settled.then(() => this.#reads.delete(settled));
     };
-    let reading = readNext();
     try {
-      for (;;) {
-        const block = await reading;
+      readNext();
+      readNext();
+      while (queue.length > 0) {
+        const block = await queue[0]!;
         throwIfAborted(signal);
-        if (block === undefined) return;
         this.#checkOpen('blocks');
-        reading = readNext();
+        void queue.shift();
         yield block;
         throwIfAborted(signal);
+        this.#checkOpen('blocks');
+        readNext();
       }
     } finally {
-      await reading.catch(() => undefined);
+      await Promise.allSettled(queue);
       await pass.close?.();
     }
   }
@@ -305,7 +315,7 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
   /** Closes the file, once the reads at work are done. Closing it again does nothing. */
   close(): Promise<void> {
     this.#closing ??= (async () => {
-      await Promise.all(this.#passes);
+      await Promise.all(this.#reads);
       await this.#source.close?.();
     })();
     return this.#closing;
