@@ -463,6 +463,11 @@ function locate(
   });
 }
 
+/** Bytes of several columns that are read at once. */
+const windowBytes = 16 * 2 ** 20;
+const readsAtOnce = 16;
+const tileColumns = 64;
+
 /** Rows of the chosen columns, read out of the batches' bodies as they stand. */
 class ArrowRows implements ArrayRows {
   readonly shape: readonly number[];
@@ -503,33 +508,79 @@ class ArrowRows implements ArrayRows {
     if (!hostIsLittleEndian) swapBytes(bytes, itemSize);
   }
 
+  /** Rows [from, from + rows) of a batch, column after column. */
+  async #readColumns({ parts }: Batch, from: number, rows: number, data: TypedArray): Promise<void> {
+    for (let first = 0; first < parts.length; first += readsAtOnce) {
+      await Promise.all(
+        parts
+          .slice(first, first + readsAtOnce)
+          .map((part, i) =>
+            this.#readPart(part, from, data.subarray((first + i) * rows, (first + i + 1) * rows)),
+          ),
+      );
+    }
+  }
+
   pass(start: number): RowPass {
     let row = start;
     let next = this.#batches.findIndex((batch) => start < batch.start + batch.rows);
     const rowLength = numel(this.shape, 1);
     const width = this.#width;
+    // Of several columns more rows are read at once than a block has: their reads would be short.
+    const windowRows = Math.max(1, Math.floor(windowBytes / (width * itemSizes[this.dtype])));
+    let columns: { readonly from: number; readonly rows: number; readonly data: TypedArray } | undefined;
     return {
       fill: async (data) => {
         for (let done = 0; done < data.length;) {
           const batch = this.#batches[next]!;
           const from = row - batch.start;
-          const rows = Math.min(batch.rows - from, (data.length - done) / rowLength);
-          const block = data.subarray(done, done + rows * rowLength);
+          let rows = Math.min(batch.rows - from, (data.length - done) / rowLength);
           if (width === 1) {
-            await this.#readPart(batch.parts[0]!, from * rowLength, block);
+            await this.#readPart(
+              batch.parts[0]!,
+              from * rowLength,
+              data.subarray(done, done + rows * rowLength),
+            );
           } else {
-            const column = allocate(this.dtype, rows);
-            for (let c = 0; c < width; c++) {
-              await this.#readPart(batch.parts[c]!, from, column);
-              for (let i = 0; i < rows; i++) block[i * width + c] = column[i]!;
+            if (columns === undefined || from >= columns.from + columns.rows) {
+              const taken = Math.min(windowRows, batch.rows - from);
+              const length = taken * width;
+              const memory = columns?.data.length === length ? columns.data : allocate(this.dtype, length);
+              await this.#readColumns(batch, from, taken, memory);
+              columns = { from, rows: taken, data: memory };
             }
+            rows = Math.min(rows, columns.from + columns.rows - from);
+            const block = data.subarray(done, done + rows * width);
+            interleave(columns.data, columns.rows, from - columns.from, block, width);
           }
-          done += block.length;
+          done += rows * rowLength;
           row += rows;
-          if (from + rows === batch.rows) next++;
+          if (from + rows === batch.rows) {
+            next++;
+            columns = undefined;
+          }
         }
       },
     };
+  }
+}
+
+/** Rows of a block, `width` classes each, out of columns of `length` values, from value `first` of each on. */
+function interleave(
+  columns: TypedArray,
+  length: number,
+  first: number,
+  block: TypedArray,
+  width: number,
+): void {
+  const rows = block.length / width;
+  // As many columns at a time as have their lines in the first-level cache beside the block's.
+  for (let start = 0; start < width; start += tileColumns) {
+    const end = Math.min(width, start + tileColumns);
+    for (let row = 0; row < rows; row++) {
+      const [to, from] = [row * width, first + row];
+      for (let c = start; c < end; c++) block[to + c] = columns[c * length + from]!;
+    }
   }
 }
 

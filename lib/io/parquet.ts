@@ -5,7 +5,7 @@ import { selectColumns, type Column } from './columns.js';
 import { byteLength, itemSizes } from './elements.js';
 import { importPackage } from './packages.js';
 import {
-  checkPages,
+  flattenPages,
   nodeCodecs,
   PageFault,
   PageUnsupported,
@@ -63,7 +63,6 @@ interface Hyparquet {
     file: { byteLength: number; slice(start: number, end?: number): Promise<ArrayBuffer> };
     metadata: FileMetadata;
     columns: string[];
-    compressors: Record<string, Decompress>;
     onChunk: (chunk: { columnData: Values }) => void;
   }): Promise<void>;
   readonly snappyUncompress: (input: Uint8Array, output: Uint8Array) => void;
@@ -315,7 +314,8 @@ function readChunk(
   const width =
     column.dtype === 'bool' ? 0 : isFloat16 ? 2 : /^(?:INT64|DOUBLE)$/.test(column.physicalType) ? 8 : 4;
   const { maxRepetition, maxDefinition } = column;
-  const layout = { width, maxRepetition, maxDefinition, numValues, codec: metadata.codec };
+  const listLength = column.isList ? numValues / rows : undefined;
+  const layout = { width, maxRepetition, maxDefinition, numValues, listLength, codec: metadata.codec };
   return { offset, length, layout, metadata: chunk };
 }
 
@@ -354,7 +354,7 @@ function listLength(groups: readonly Group[]): number | undefined {
   return length ?? 1;
 }
 
-/** A decoded column of a row group: its pieces in order, a value or a list for each row. */
+/** A decoded column of a row group: its values in order, in pieces. */
 type Decoded = readonly Values[];
 
 class ParquetRows implements ArrayRows {
@@ -364,14 +364,13 @@ class ParquetRows implements ArrayRows {
   readonly #hyparquet: Hyparquet;
   readonly #codecs: Readonly<Record<string, Decompress>>;
   readonly #columns: readonly ParquetColumn[];
-  readonly #root: SchemaElement;
   readonly #groups: readonly Group[];
 
   constructor(
     source: ByteSource,
     hyparquet: Hyparquet,
     codecs: Readonly<Record<string, Decompress>>,
-    table: { shape: readonly number[]; dtype: DType; columns: readonly ParquetColumn[]; root: SchemaElement },
+    table: { shape: readonly number[]; dtype: DType; columns: readonly ParquetColumn[] },
     groups: readonly Group[],
   ) {
     this.shape = table.shape;
@@ -380,26 +379,33 @@ class ParquetRows implements ArrayRows {
     this.#hyparquet = hyparquet;
     this.#codecs = codecs;
     this.#columns = table.columns;
-    this.#root = table.root;
     this.#groups = groups;
   }
 
-  async #decode({ rows }: Group, chunk: Chunk, column: ParquetColumn): Promise<Decoded> {
+  async #decode(chunk: Chunk, column: ParquetColumn): Promise<Decoded> {
     const where = `${this.#source.name}: column ${JSON.stringify(column.name)}, a page from byte ${count(chunk.offset)} on`;
     const bytes = await readBytes(this.#source, chunk.offset, chunk.length, 'a column');
     const pieces: Values[] = [];
     try {
-      const pages = checkPages(bytes, chunk.layout, this.#codecs);
-      let page = 0;
+      const flat = flattenPages(bytes, chunk.layout, this.#codecs);
+      const { numValues } = chunk.layout;
+      const leaf = { ...column.elements.at(-1)!, name: column.name, repetition_type: 'REQUIRED' };
+      const metadata = {
+        type: column.physicalType,
+        path_in_schema: [column.name],
+        codec: 'UNCOMPRESSED',
+        num_values: BigInt(numValues),
+        total_compressed_size: BigInt(flat.length),
+        data_page_offset: BigInt(magic.length),
+      };
       await this.#hyparquet.parquetRead({
-        file: { byteLength: this.#source.size, slice: async () => bytes.buffer },
+        file: { byteLength: magic.length + flat.length, slice: async () => flat.buffer },
         metadata: {
-          schema: [{ ...this.#root, num_children: 1 }, ...column.elements],
-          num_rows: BigInt(rows),
-          row_groups: [{ columns: [chunk.metadata], num_rows: BigInt(rows) }],
+          schema: [{ name: 'schema', num_children: 1 }, leaf],
+          num_rows: BigInt(numValues),
+          row_groups: [{ columns: [{ meta_data: metadata }], num_rows: BigInt(numValues) }],
         },
         columns: [column.name],
-        compressors: { [chunk.layout.codec]: () => pages[page++]! },
         onChunk: ({ columnData }) => pieces.push(columnData),
       });
     } catch (error) {
@@ -416,8 +422,10 @@ class ParquetRows implements ArrayRows {
       throw fileError(`${where}:${reason}; it is damaged`, error);
     }
     const decoded = pieces.reduce((sum, { length }) => sum + length, 0);
-    if (decoded !== rows) {
-      throw fileError(`${where}: expected ${count(rows)} rows, got ${count(decoded)}; it is damaged`);
+    if (decoded !== chunk.layout.numValues) {
+      throw fileError(
+        `${where}: expected ${count(chunk.layout.numValues)} values, got ${count(decoded)}; it is damaged`,
+      );
     }
     return pieces;
   }
@@ -428,6 +436,8 @@ class ParquetRows implements ArrayRows {
     let decoded: Decoded[] | undefined;
     const rowLength = numel(this.shape, 1);
     const width = this.#columns.length;
+    // A column's own values in each row: several columns have one.
+    const perRow = rowLength / width;
     return {
       fill: async (data) => {
         for (let done = 0; done < data.length;) {
@@ -435,20 +445,14 @@ class ParquetRows implements ArrayRows {
           if (decoded === undefined) {
             decoded = [];
             for (const [i, column] of this.#columns.entries()) {
-              decoded.push(await this.#decode(group, group.chunks[i]!, column));
+              decoded.push(await this.#decode(group.chunks[i]!, column));
             }
           }
           const from = row - group.start;
           const rows = Math.min(group.rows - from, (data.length - done) / rowLength);
           const block = data.subarray(done, done + rows * rowLength);
           for (const [i, column] of this.#columns.entries()) {
-            const target = {
-              block,
-              offset: i,
-              stride: width,
-              listLength: column.isList ? rowLength : undefined,
-            };
-            copyRows(this.#source, column, decoded[i]!, from, rows, target);
+            copyValues(this.#source, column, decoded[i]!, from * perRow, rows * perRow, block, i, width);
           }
           done += block.length;
           row += rows;
@@ -462,22 +466,16 @@ class ParquetRows implements ArrayRows {
   }
 }
 
-interface Target {
-  readonly block: TypedArray;
-  readonly offset: number;
-  readonly stride: number;
-  /** Of the lists in a list column. */
-  readonly listLength: number | undefined;
-}
-
-/** Copies rows [from, from + rows) of a decoded column into a block, and checks that they are numbers. */
-function copyRows(
+/** Copies values [from, from + values) of a decoded column to every `stride`th place of a block; checks that they are numbers. */
+function copyValues(
   source: ByteSource,
   { name, dtype }: ParquetColumn,
   pieces: Decoded,
   from: number,
-  rows: number,
-  { block, offset, stride, listLength: expected }: Target,
+  values: number,
+  block: TypedArray,
+  offset: number,
+  stride: number,
 ): void {
   const wide = dtype === 'int64' || dtype === 'uint64';
   const isInteger = !dtype!.startsWith('float');
@@ -497,26 +495,12 @@ function copyRows(
   let at = offset;
   for (const piece of pieces) {
     const pieceEnd = pieceStart + piece.length;
-    const [first, last] = [Math.max(from, pieceStart), Math.min(from + rows, pieceEnd)];
-    if (first < last && expected === undefined && stride === 1 && piece.constructor === block.constructor) {
+    const [first, last] = [Math.max(from, pieceStart), Math.min(from + values, pieceEnd)];
+    if (first < last && stride === 1 && piece.constructor === block.constructor) {
       block.set((piece as Float32Array).subarray(first - pieceStart, last - pieceStart) as never, at);
       at += last - first;
     } else {
-      for (let row = first; row < last; row++) {
-        const value = piece[row - pieceStart];
-        if (expected === undefined) {
-          put(value, at);
-          at += stride;
-          continue;
-        }
-        if (!Array.isArray(value) || value.length !== expected) {
-          throw unsupportedFile(
-            `${source.name}: expected lists of ${count(expected)} values in column ${JSON.stringify(name)}, got ` +
-              (Array.isArray(value) ? `one of ${count(value.length)}` : 'null'),
-          );
-        }
-        for (const item of value) put(item, at++);
-      }
+      for (let i = first; i < last; i++, at += stride) put(piece[i - pieceStart], at);
     }
     pieceStart = pieceEnd;
   }
@@ -574,7 +558,7 @@ export async function openParquet(
   checkRows(source, what, shape);
   checkCompressedRow(source, what, numel(shape, 1) * itemSizes[dtype]);
   const codecs = new Set(groups.flatMap(({ chunks }) => chunks.map(({ layout }) => layout.codec)));
-  const table = { shape, dtype, columns, root: metadata.schema[0]! };
+  const table = { shape, dtype, columns };
   return {
     name,
     rows: new ParquetRows(source, hyparquet, await importCodecs(codecs, hyparquet), table, groups),

@@ -17,6 +17,8 @@ export interface ChunkLayout {
   readonly maxRepetition: number;
   readonly maxDefinition: number;
   readonly numValues: number;
+  /** Of each list in a column of lists. */
+  readonly listLength: number | undefined;
   readonly codec: string;
 }
 
@@ -48,9 +50,12 @@ interface RunLimits {
   readonly below?: number;
   /** Each value is this one: a level that says that nothing is null. */
   readonly all?: number;
+  /** Each value tells whether its element goes on in its list, 1, or starts one, 0; `first` is the number of the first. */
+  readonly lists?: { readonly length: number; readonly first: number };
 }
 
 const missing = () => new PageUnsupported('has nulls or empty lists');
+const ragged = () => new PageUnsupported('has lists of different lengths');
 
 /** Whether each of the values that are packed into `width` bits from byte `start` on is `expected`. */
 function allPacked(
@@ -68,6 +73,9 @@ function allPacked(
   return true;
 }
 
+const goesOn = ({ length, first }: { length: number; first: number }, i: number): number =>
+  (first + i) % length === 0 ? 0 : 1;
+
 /** Checks that runs of the RLE and bit-packed hybrid make up `values` values within [start, end). */
 function checkRuns(
   bytes: Uint8Array,
@@ -75,7 +83,7 @@ function checkRuns(
   end: number,
   width: number,
   values: number,
-  { below = Infinity, all }: RunLimits = {},
+  { below = Infinity, all, lists }: RunLimits = {},
 ): void {
   if (width > 32) throw new PageFault(`has values of ${width} bits`);
   const reader = new ThriftReader(bytes.subarray(0, end), start);
@@ -92,8 +100,11 @@ function checkRuns(
       const packed = reader.offset;
       reader.offset += (run / 8) * width;
       if (reader.offset > end) throw new PageFault('has bit-packed values beyond its end');
-      if (all !== undefined && !allPacked(bytes, packed, width, Math.min(run, values - seen), all))
-        throw missing();
+      const used = Math.min(run, values - seen);
+      if (all !== undefined && !allPacked(bytes, packed, width, used, all)) throw missing();
+      for (let i = 0; lists !== undefined && i < used; i++) {
+        if (((bytes[packed + (i >> 3)]! >> (i & 7)) & 1) !== goesOn(lists, seen + i)) throw ragged();
+      }
     } else {
       let value = 0;
       for (let i = 0; i < Math.ceil(width / 8); i++) value += (bytes[reader.offset++] ?? 0) * 2 ** (8 * i);
@@ -101,6 +112,9 @@ function checkRuns(
       if (run > 0 && value >= below)
         throw new PageFault(`has the index ${value} into a dictionary of ${below} values`);
       if (run > 0 && all !== undefined && value !== all) throw missing();
+      for (let i = 0; lists !== undefined && i < run; i++) {
+        if (value !== goesOn(lists, seen + i)) throw ragged();
+      }
     }
     seen += run;
   }
@@ -234,18 +248,48 @@ export const nodeCodecs: Readonly<Record<string, Decompress>> = {
   ...(zstdDecompressSync && { ZSTD: ofNode(zstdDecompressSync) }),
 };
 
+/** A header of a page that is not compressed, as Thrift's compact protocol writes it. */
+function pageHeader(type: number, size: number, values: number, encoding: number): Uint8Array {
+  const bytes: number[] = [];
+  const integer = (value: number): void => {
+    // The sign is in the last bit, and there is none.
+    let left = 2 * value;
+    for (; left > 127; left = Math.floor(left / 128)) bytes.push((left % 128) + 128);
+    bytes.push(left);
+  };
+  const [nextInteger, end] = [0x15, 0];
+  for (const value of [type, size, size]) {
+    bytes.push(nextInteger);
+    integer(value);
+  }
+  // The fields that follow the third by two and by four: what is of a data page, and of a dictionary.
+  const isData = type === pageTypes.data;
+  bytes.push(isData ? 0x2c : 0x4c);
+  for (const value of isData ? [values, encoding, encodings.rle, encodings.rle] : [values, encoding]) {
+    bytes.push(nextInteger);
+    integer(value);
+  }
+  bytes.push(end, end);
+  return Uint8Array.from(bytes);
+}
+
 /**
- * Walks over the pages of a chunk. Gives the pages' contents as they are when decompressed, in order.
+ * Checks the pages of a chunk, and writes them anew as those of a flat column that has a value everywhere and is not
+ * compressed: once their levels say that nothing is missing, they have nothing more to say, and hyparquet is spared building
+ * a list for each row.
  *
- * @param codecs for those that Node does not have
+ * @param codecs for what is compressed
  */
-export function checkPages(
+export function flattenPages(
   chunk: Uint8Array,
   layout: ChunkLayout,
   codecs: Readonly<Record<string, Decompress>>,
-): Uint8Array[] {
-  const { codec, numValues, width, maxRepetition, maxDefinition } = layout;
-  const pages: Uint8Array[] = [];
+): Uint8Array<ArrayBuffer> {
+  const { codec, numValues, width, maxRepetition, maxDefinition, listLength = 1 } = layout;
+  const parts: Uint8Array[] = [];
+  const add = (type: number, values: number, encoding: number, body: Uint8Array): void => {
+    parts.push(pageHeader(type, body.length, values, encoding), body);
+  };
   let seen = 0;
   let dictionary: number | undefined;
   // No writer gives a page much more than its values and their levels need.
@@ -262,12 +306,9 @@ export function checkPages(
       page = length === 0 ? new Uint8Array(0) : own(bytes, length);
     }
     if (page.length !== length) throw new PageFault(`has ${page.length} bytes instead of ${length}`);
-    pages.push(page);
     return page;
   };
-  for (let at = 0; at < chunk.length;) {
-    // hyparquet takes a last byte for padding.
-    if (at === chunk.length - 1 || seen === numValues) break;
+  for (let at = 0; at < chunk.length && seen < numValues;) {
     const reader = new ThriftReader(chunk, at);
     const header = reader.struct();
     const type = need(header, 1, 'type');
@@ -281,41 +322,49 @@ export function checkPages(
       const values = need(header.structs.get(7), 1, 'number of values');
       if (dictionary !== undefined) throw new PageFault('is a second dictionary');
       if (values > numValues) throw new PageFault(`is a dictionary of ${values} values for ${numValues}`);
-      checkValues(decompress(bytes, size), 0, encodings.plain, values, layout, undefined);
-      dictionary = values;
-    } else if (type === pageTypes.data) {
-      const data = header.structs.get(5);
-      const values = need(data, 1, 'number of values');
-      seen += values;
-      if (seen > numValues) throw new PageFault(`has more values than the ${numValues} of its column`);
       const page = decompress(bytes, size);
-      let start = checkLevels(page, 0, maxRepetition, values);
-      start = checkLevels(page, start, maxDefinition, values, { all: maxDefinition });
-      checkValues(page, start, need(data, 2, 'encoding'), values, layout, dictionary);
-    } else if (type === pageTypes.dataV2) {
-      const data = header.structs.get(8);
-      const values = need(data, 1, 'number of values');
-      if (need(data, 2, 'number of nulls') > 0) throw new PageUnsupported('has nulls');
-      if (need(data, 3, 'number of rows') > values) throw new PageFault('has more rows than values');
-      seen += values;
-      if (seen > numValues) throw new PageFault(`has more values than the ${numValues} of its column`);
+      checkValues(page, 0, encodings.plain, values, layout, undefined);
+      dictionary = values;
+      add(type, values, encodings.plain, page);
+      continue;
+    }
+    if (type !== pageTypes.data && type !== pageTypes.dataV2) throw new PageUnsupported(`is of type ${type}`);
+    const isV2 = type === pageTypes.dataV2;
+    const data = header.structs.get(isV2 ? 8 : 5);
+    const values = need(data, 1, 'number of values');
+    const encoding = need(data, isV2 ? 4 : 2, 'encoding');
+    const lists = { length: listLength, first: seen };
+    seen += values;
+    if (seen > numValues) throw new PageFault(`has more values than the ${numValues} of its column`);
+    let page: Uint8Array;
+    let start = 0;
+    if (isV2) {
+      if (need(data, 2, 'number of nulls') > 0) throw missing();
       const [definition, repetition] = [need(data, 5, 'length of levels'), need(data, 6, 'length of levels')];
       const levels = definition + repetition;
       if (levels > compressed || levels > size) throw new PageFault('has levels beyond its end');
-      if (maxRepetition > 0) checkRuns(bytes, 0, repetition, bitWidth(maxRepetition), values);
-      if (maxDefinition > 0)
+      if (maxRepetition > 0) checkRuns(bytes, 0, repetition, bitWidth(maxRepetition), values, { lists });
+      if (maxDefinition > 0) {
         checkRuns(bytes, repetition, levels, bitWidth(maxDefinition), values, { all: maxDefinition });
-      const rest = bytes.subarray(levels);
-      const isCompressed = data!.numbers.get(7) !== 0;
-      if (!isCompressed && rest.length !== size - levels)
-        throw new PageFault('is of another size than it claims');
-      const page = isCompressed ? decompress(rest, size - levels) : rest;
-      checkValues(page, 0, need(data, 4, 'encoding'), values, layout, dictionary);
+      }
+      page = bytes.subarray(levels);
+      if (data!.numbers.get(7) !== 0) page = decompress(page, size - levels);
+      else if (page.length !== size - levels) throw new PageFault('is of another size than it claims');
     } else {
-      throw new PageUnsupported(`is of type ${type}`);
+      page = decompress(bytes, size);
+      start = checkLevels(page, 0, maxRepetition, values, { lists });
+      start = checkLevels(page, start, maxDefinition, values, { all: maxDefinition });
     }
+    checkValues(page, start, encoding, values, layout, dictionary);
+    add(pageTypes.data, values, encoding, page.subarray(start));
   }
   if (seen !== numValues)
     throw new PageFault(`is the last, but has only ${seen} of ${numValues} values before its end`);
-  return pages;
+  const flat = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    flat.set(part, at);
+    at += part.length;
+  }
+  return flat;
 }
