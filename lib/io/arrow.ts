@@ -150,12 +150,7 @@ function numberType({ Type }: ApacheArrow, type: ArrowType): DType | undefined {
 }
 
 /** The columns of a schema, and where batches have their nodes and buffers: in pre-order over the fields. */
-function layOut(
-  { name: file }: ByteSource,
-  arrow: ApacheArrow,
-  fields: readonly ArrowField[],
-  version: number,
-): ArrowColumn[] {
+function layOut(arrow: ApacheArrow, fields: readonly ArrowField[], version: number): ArrowColumn[] {
   const { Type } = arrow;
   let node = 0;
   let buffer = 0;
@@ -187,7 +182,7 @@ function layOut(
     if (type.typeId === Type['Dictionary']) return;
     for (const child of type.children ?? []) {
       // apache-arrow takes a list's item as given.
-      if (child === undefined) throw fileError(`${file}: a list has no items in its schema; it is damaged`);
+      if (child === undefined) throw new FlatbufferFault('a list has no items');
       step(child.type);
     }
   };
@@ -209,6 +204,20 @@ function layOut(
       ...place,
     };
   });
+}
+
+/** The columns of a schema that apache-arrow decoded, which takes types without their parts for whole. */
+function columnsOf(
+  { name }: ByteSource,
+  arrow: ApacheArrow,
+  fields: readonly ArrowField[],
+  version: number,
+): ArrowColumn[] {
+  try {
+    return layOut(arrow, fields, version);
+  } catch (error) {
+    throw fileError(`${name}: its schema has types that lack a part${reasonOf(error)}; it is damaged`, error);
+  }
 }
 
 const magic = 'ARROW1';
@@ -319,7 +328,7 @@ async function openStream(arrow: ApacheArrow, source: ByteSource): Promise<OpenT
   checkSchema(source, version, readInt16(first.metadata, [headerField], endiannessField));
   const { fields } = headerOf(source, first) as { readonly fields: readonly ArrowField[] };
   return {
-    columns: layOut(source, arrow, fields, version),
+    columns: columnsOf(source, arrow, fields, version),
     messages: streamMessages(arrow, source, first.body + bodyLength),
   };
 }
@@ -405,7 +414,7 @@ async function openFile(arrow: ApacheArrow, source: ByteSource): Promise<OpenTab
   const version = readInt16(footer, [], versionField);
   checkSchema(source, version, readInt16(footer, [schemaField], endiannessField));
   return {
-    columns: layOut(source, arrow, fields, version),
+    columns: columnsOf(source, arrow, fields, version),
     messages: fileMessages(arrow, source, readBlocks(source, footer, footerStart)),
   };
 }

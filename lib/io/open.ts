@@ -1,6 +1,5 @@
 import { describe, fileError, typeError, unsupportedFile } from '../errors.js';
 import { checkOptions, choiceOption } from '../options.js';
-import type { DType } from '../tensor.js';
 import { listArrow, openArrow } from './arrow.js';
 import { listNpz, openNpz } from './npz.js';
 import { npyDTypeName, npyMagic, openNpy, readNpyHeader } from './npy.js';
@@ -86,7 +85,7 @@ function checkColumns(owner: string, columns: unknown): readonly string[] | unde
 
 interface OpenArray {
   readonly name: string | undefined;
-  readonly rows: ArrayRows & { readonly dtype: DType };
+  readonly rows: ArrayRows;
 }
 
 function openArray(
@@ -124,7 +123,7 @@ function openArray(
 /**
  * Opens an array of a file of any size, to be read in blocks of rows: .npy, .npz (stored or deflated), safetensors,
  * Arrow IPC (file or stream; with the package apache-arrow) or Parquet (with hyparquet, and hyparquet-compressors for
- * other codecs than Snappy). Everything that the file says of itself is checked against its size first.
+ * LZ4 and, before Node 22.15, Zstandard). Everything that the file says of itself is checked against its size first.
  *
  * @param file A path, a `file:` URL, the bytes, or a `ByteSource` of your own, which the reader closes.
  * @throws ERR_FILE for a file that is damaged, cut off or contradicts itself; ERR_FILE_UNSUPPORTED for one that holds what

@@ -2,7 +2,7 @@
 //
 //   npm install --no-save nodejs-polars @duckdb/node-api && node test/io/make_fixtures.mjs [folder]
 //
-// (nodejs-polars 0.25, @duckdb/node-api 1.5; their native parts may have to be named too.) The columns are c0, c1 and c2,
+// (nodejs-polars 0.26, @duckdb/node-api 1.5; their native parts may have to be named too.) The columns are c0, c1 and c2,
 // float32, of the rows of a [12, 3] array in which element i is ((7·i mod 23) − 11) / 4; label, int64, 7·row mod 3; small,
 // int16, row − 5; flag, bool, whether row is odd; and text. DuckDB's have logits, lists of c0, c1 and c2, instead of columns.
 
