@@ -9,7 +9,10 @@ export type ErrorCode =
   | 'ERR_CUDA_UNAVAILABLE'
   | 'ERR_CUDA'
   | 'ERR_OUT_OF_MEMORY'
-  | 'ERR_ABORTED';
+  | 'ERR_ABORTED'
+  | 'ERR_FILE'
+  | 'ERR_FILE_UNSUPPORTED'
+  | 'ERR_PACKAGE_MISSING';
 
 /** An error thrown by surprisal: a TypeError, RangeError or Error with a `code`. */
 export interface SurprisalError extends Error {
@@ -27,11 +30,23 @@ export const rangeError = (code: ErrorCode, message: string) => withCode(new Ran
 export const cudaUnavailable = (reason: string) =>
   withCode(new Error(`device 'cuda' is not available: ${reason}`), 'ERR_CUDA_UNAVAILABLE');
 
+/** A file that is damaged, cut off, or contradicts itself. */
+export const fileError = (message: string, cause?: unknown) =>
+  withCode(new Error(message, cause === undefined ? undefined : { cause }), 'ERR_FILE');
+
+/** A file that may be sound, but holds what is not read or written here. */
+export const unsupportedFile = (message: string, cause?: unknown) =>
+  withCode(new Error(message, cause === undefined ? undefined : { cause }), 'ERR_FILE_UNSUPPORTED');
+
+export const packageMissing = (message: string, cause: unknown) =>
+  withCode(new Error(message, { cause }), 'ERR_PACKAGE_MISSING');
+
 /** The error of an aborted call: an AbortError, as the signal's own reason is its cause. */
-export function abortError(reason: unknown) {
-  const error = new Error('the operation was aborted; each row of `out` is either done or as it was', {
-    cause: reason,
-  });
+export function abortError(
+  reason: unknown,
+  message = 'the operation was aborted; each row of `out` is either done or as it was',
+) {
+  const error = new Error(message, { cause: reason });
   error.name = 'AbortError';
   return withCode(error, 'ERR_ABORTED');
 }

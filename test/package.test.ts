@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import * as data from 'surprisal/data';
 import * as functional from 'surprisal/functional';
+import * as io from 'surprisal/io';
 import * as loss from 'surprisal/loss';
 import * as surprisal from 'surprisal';
 
@@ -56,6 +57,10 @@ const entryPoints: Readonly<Record<string, { readonly module: object; readonly n
         'softmax',
         'softmaxBackward',
       ],
+    },
+    'surprisal/io': {
+      module: io,
+      names: ['NpyWriter', 'RowReader', 'listArrays', 'openRows', 'writeNpy', 'writeSafetensors'],
     },
     'surprisal/data': {
       module: data,
