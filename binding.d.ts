@@ -42,6 +42,9 @@ export type Field =
   | 'posWeightClassStride'
   /** dL/d(output): a number, or a tensor in the compute dtype with one value a row or an element. */
   | 'gradOutput'
+  /** Of `statistics`: how many ranks are counted, and bins. */
+  | 'ranks'
+  | 'bins'
   /** The loss's own parameters, in the order of its registry entry. */
   | `parameter${0 | 1 | 2 | 3 | 4 | 5}`;
 
@@ -71,7 +74,36 @@ export type Arrays = [
   posWeight?: NativeArray | undefined,
   /** A constant of a class index's target, added to its row's loss (float64, one a class). */
   constants?: NativeArray | undefined,
+  /**
+   * Of cross entropy alone, with a class index a row, reduced and without a gradient: an evaluation's statistics
+   * (float64, see StatisticsLayout) and its confusion matrix (float64, rows by label and class found). What the rows give
+   * is added to both when the call has succeeded: by evaluate before it returns, by evaluateAsync before its promise
+   * settles, on JavaScript's thread. Whoever calls keeps them from being collected until then.
+   */
+  statistics?: Float64Array | undefined,
+  confusion?: Float64Array | undefined,
 ];
+
+/** Where each of an evaluation's statistics stands: native/statistics.h. All are whole numbers. */
+export interface StatisticsLayout {
+  readonly ignored: number;
+  readonly undefined: number;
+  readonly uncarried: number;
+  readonly brier: number;
+  readonly entropy: number;
+  readonly ranks: number;
+  /** bins + 1 groups of `binWords` words: rows, rows that are right, and a sum. */
+  readonly bins: number;
+  readonly binWords: number;
+  /** A group of `labelWords` words a class: rows, right ones, those of infinite and of undefined loss, and a sum. */
+  readonly labels: number;
+  readonly labelWords: number;
+  readonly size: number;
+  /** A sum is Σ word[i]·2^(digitBits·i + digitsExponent) over so many words. */
+  readonly digits: number;
+  readonly digitBits: number;
+  readonly digitsExponent: number;
+}
 
 export interface AsyncCall {
   /** For `cancel`. */
@@ -118,6 +150,7 @@ export interface Binding {
   transferFreesHeldMemory(): boolean;
   /** Σ_c q·log q of each row of a contiguous rows × classes matrix, with 0·log 0 = 0. */
   negativeEntropy(matrix: NativeArray, dtype: number, rows: number, classes: number): Float64Array;
+  statisticsLayout(classes: number, ranks: number, bins: number): StatisticsLayout;
   /** Copies elementwise between floating dtypes, rounding once to nearest even. */
   convert(source: NativeArray, sourceDtype: number, target: NativeArray, targetDtype: number): void;
   /** Instruction sets that were compiled in and that this machine runs, best first. */

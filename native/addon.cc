@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -10,6 +11,7 @@
 #include "cpu/cpu.h"
 #include "cpu/processors.h"
 #include "cpu/thread_pool.h"
+#include "loss/classification.h"
 
 namespace surprisal {
 namespace {
@@ -65,6 +67,20 @@ Napi::Value processors(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value statistics_layout(const Napi::CallbackInfo& info) {
+  const auto whole = [&](size_t i) { return info[i].ToNumber().Int64Value(); };
+  const StatisticsLayout layout{whole(0), whole(1), whole(2)};
+  const std::pair<const char*, int64_t> parts[] = {
+      {"ignored", layout.ignored},   {"undefined", layout.undefined}, {"uncarried", layout.uncarried},
+      {"brier", layout.brier},       {"entropy", layout.entropy},     {"ranks", layout.ranks},
+      {"bins", layout.bins()},       {"binWords", layout.kBinWords},  {"labels", layout.labels()},
+      {"labelWords", layout.kLabelWords}, {"size", layout.size()},    {"digits", kDigits},
+      {"digitBits", kDigitBits},     {"digitsExponent", kDigitsExponent}};
+  Napi::Object result = Napi::Object::New(info.Env());
+  for (const auto& [name, value] : parts) result.Set(name, static_cast<double>(value));
+  return result;
+}
+
 template <class List, class Make>
 Napi::Array array_of(Napi::Env env, const List& list, Make&& make) {
   Napi::Array array = Napi::Array::New(env);
@@ -96,6 +112,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("evaluate", evaluate_function);
   export_async(env, exports);
   exports.Set("negativeEntropy", Napi::Function::New(env, negative_entropy));
+  exports.Set("statisticsLayout", Napi::Function::New(env, statistics_layout));
   exports.Set("convert", Napi::Function::New(env, convert));
   exports.Set("instructionSets", array_of(env, instruction_sets(), string));
   exports.Set("getInstructionSet", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <iterator>
+#include <limits>
 #include <string_view>
 
 namespace surprisal {
@@ -34,6 +35,8 @@ enum Slot {
   kPosWeightRowStride,
   kPosWeightClassStride,
   kGradOutput,
+  kRanks,
+  kBins,
   kParameter0,
   kSlotCount = kParameter0 + kMaxParameters,
 };
@@ -134,6 +137,8 @@ const std::vector<const char*> kFieldNames = {
     "posWeightRowStride",
     "posWeightClassStride",
     "gradOutput",
+    "ranks",
+    "bins",
     "parameter0",
     "parameter1",
     "parameter2",
@@ -256,6 +261,24 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
   if (const ArrayView grad = find(kGrad, "grad"); grad.data != nullptr) {
     call.grad_strides = read_strides(env, header, kGradOuterStride);
     call.grad = checked(grad, extent(env, call, call.grad_strides), size, "grad");
+  }
+  if (const ArrayView words = find(kStatistics, "statistics"); words.data != nullptr) {
+    if (std::string_view(loss.name) != "cross_entropy" || call.indices == nullptr || call.dense != nullptr ||
+        call.weight != nullptr || call.parameters[0] != 0 || call.reduction == Reduction::none ||
+        find(kGrad, "grad").data != nullptr) {
+      refuse(env, "statistics are those of plain cross entropy of class indices, reduced, without a gradient");
+    }
+    if (call.classes > std::numeric_limits<int32_t>::max()) refuse(env, "too many classes for statistics");
+    StatisticsLayout& layout = call.statistics.layout;
+    layout.classes = call.classes;
+    layout.rank_count = to_integer(env, header[kRanks], 0, "ranks");
+    layout.bin_count = to_integer(env, header[kBins], 1, "bins");
+    to_integer(env, header[kRanks] + header[kBins], 1, "ranks and bins");
+    call.statistics.words = static_cast<double*>(checked(words, layout.size(), sizeof(double), "statistics"));
+    if (const ArrayView confusion = find(kConfusion, "confusion"); confusion.data != nullptr) {
+      const int64_t cells = to_integer(env, header[kClasses] * header[kClasses], 1, "the confusion matrix");
+      call.statistics.confusion = static_cast<double*>(checked(confusion, cells, sizeof(double), "confusion"));
+    }
   }
   const bool has_memory =
       kind == "row_map" ? call.grad != nullptr : call.reduction != Reduction::none || call.output != nullptr;

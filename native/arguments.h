@@ -11,9 +11,22 @@
 namespace surprisal {
 
 /** Arrays of a call, in the order of binding.d.ts. */
-enum Array { kHeader, kInput, kIndices, kGrad, kOutput, kDense, kGradOutputs, kWeight, kPosWeight, kConstants };
+enum Array {
+  kHeader,
+  kInput,
+  kIndices,
+  kGrad,
+  kOutput,
+  kDense,
+  kGradOutputs,
+  kWeight,
+  kPosWeight,
+  kConstants,
+  kStatistics,
+  kConfusion,
+};
 /** The most that a call has. */
-inline constexpr size_t kArrayCount = kConstants + 1;
+inline constexpr size_t kArrayCount = kConfusion + 1;
 
 /** Names of the header's slots, in order. */
 extern const std::vector<const char*> kFieldNames;

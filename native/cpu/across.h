@@ -402,10 +402,28 @@ class Across {
   /** The rows' maxima; −∞ of a row of NaN. */
   using Maxima = V;
 
-  SURPRISAL_FN Maxima maxima(const R* z, int) const {
+  SURPRISAL_FN Maxima maxima(const R* z, int unit) const {
+    return maxima(z, unit, [](int64_t, auto, V) __attribute__((always_inline)){});
+  }
+
+  template <class Look>
+  SURPRISAL_FN Maxima maxima(const R* z, int, Look&& look) const {
     V max(-static_cast<R>(__builtin_inf()));
-    for (int64_t at = 0; at < extent_; at += V::size) max = maximum(load(z + at, Full{}), max);
+    for (int64_t at = 0; at < extent_; at += V::size) {
+      const V x = load(z + at, Full{});
+      look(at, Full{}, x);
+      max = maximum(x, max);
+    }
     return max;
+  }
+
+  /** The first classes at the maxima, of rows that have one. */
+  SURPRISAL_FN Number first_maxima(const R* z, Maxima m) const {
+    V first(0);
+    for (int64_t at = extent_ - V::size; at >= 0; at -= V::size) {
+      first = select(load(z + at, Full{}) == m, V(static_cast<R>(at / V::size)), first);
+    }
+    return in_double(first);
   }
 
   template <int n, class Each>
@@ -432,7 +450,7 @@ class Across {
     Terms<V, n + 1> last = {};
     for (; at < extent_; at += V::size) last = last + terms(at);
     sums.add(last);
-    PassSums<Number, V, n> result = {{in_double(m), sums.sum[0].lanes(), in_double(maxima)}, {}};
+    PassSums<Number, V, n> result = {{in_double(m), sums.sum[0].lanes(), in_double(maxima)}, {}, in_double(maxima)};
     for (int i = 0; i < n; ++i) result.terms.sum[i] = sums.sum[i + 1];
     return result;
   }

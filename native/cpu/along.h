@@ -85,6 +85,11 @@ class Along {
   };
 
   SURPRISAL_FN Maxima maxima(const T* z, int unit) const {
+    return maxima(z, unit, [](int64_t, auto, V) __attribute__((always_inline)){});
+  }
+
+  template <class Look>
+  SURPRISAL_FN Maxima maxima(const T* z, int unit, Look&& look) const {
     constexpr int64_t step = kStretch * V::size;
     R* stretches = stretch_maxima_ + unit * stretch_maxima_size(classes_);
     V max(kLowest);
@@ -93,17 +98,37 @@ class Along {
       // Two chains: one alone would wait for each maximum's latency.
       V even(kLowest), odd(kLowest);
       for (int64_t i = 0; i < step; i += 2 * V::size) {
-        even = maximum(load(z + c + i, Full{}), even);
-        odd = maximum(load(z + c + i + V::size, Full{}), odd);
+        const V first = load(z + c + i, Full{}), second = load(z + c + i + V::size, Full{});
+        look(c + i, Full{}, first);
+        look(c + i + V::size, Full{}, second);
+        even = maximum(first, even);
+        odd = maximum(second, odd);
       }
       even = maximum(even, odd);
       store(stretches + c / kStretch, even, Full{});
       max = maximum(max, even);
     }
     for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-      max = maximum(load(z + c + i, lanes, kLowest), max);
+      const V x = load(z + c + i, lanes, kLowest);
+      look(c + i, lanes, x);
+      max = maximum(x, max);
     });
     return {largest_lane(max), stretches};
+  }
+
+  /** The first class at the maximum, of a row that has one. */
+  SURPRISAL_FN double first_maxima(const T* z, Maxima max) const {
+    constexpr int64_t step = kStretch * V::size;
+    const V m(max.row);
+    int64_t c = 0;
+    while (c + step <= classes_ && !any(load(max.stretches + c / kStretch, Full{}) == m)) c += step;
+    for (; c < classes_; c += V::size) {
+      const V x = c + V::size <= classes_ ? load(z + c, Full{})
+                                          : load(z + c, Partial{static_cast<int>(classes_ - c)}, kLowest);
+      const Mask<R> found = x == m;
+      if (any(found)) return static_cast<double>(c) - largest_lane(select(found, -lane_numbers<V>(), V(kLowest)));
+    }
+    return 0;
   }
 
   template <int n, class Each>
@@ -146,7 +171,7 @@ class Along {
     sums.add(last);
     Sum<V> maxima_sum;
     maxima_sum.add(maxima);
-    PassSums<double, V, n> result = {{max.row, sums.sum[0].total(), maxima_sum.total()}, {}};
+    PassSums<double, V, n> result = {{max.row, sums.sum[0].total(), maxima_sum.total()}, {}, maxima_sum.total()};
     for (int i = 0; i < n; ++i) result.terms.sum[i] = sums.sum[i + 1];
     return result;
   }

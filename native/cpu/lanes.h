@@ -12,7 +12,8 @@
 //   Number, Factor     a number of each row of a unit, in double; the same rounded, to multiply vectors by
 //   per_class          of a value a class those of a vector's elements
 //   total              of a sum, a row's each; of such totals, all rows'
-//   maxima             the rows' largest logits, which softmax_pass takes
+//   maxima             the rows' largest logits, which softmax_pass takes; look(position, lanes, z) sees each vector
+//   first_maxima       the first class of each row that is at its maximum
 //   softmax_pass       one exponential an element: the rows' sums, and those of the n terms that
 //                      `each(position, lanes, shifted)` gives of a vector. Lanes past a row's end have z = −∞, e = 0.
 //                      Meanwhile the next unit is fetched: the exponentials leave time for it.

@@ -199,7 +199,7 @@ struct RowGroup {
           if (dz != nullptr) grad[k].prepare(dz, at);
           return Terms<V, 1>{inside(within, -shifted.d)};
         };
-        const auto [row_sums, terms] = lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), keep);
+        const auto [row_sums, terms, maxima] = lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), keep);
         sums[k] = row_sums;
         if (k == 0) {
           distances = terms.sum[0];

@@ -40,6 +40,7 @@ template <class Number, class V, int n>
 struct PassSums {
   RowSums<Number> row;
   Sums<V, n> terms;
+  Number maxima;  // how many classes are at the maximum
 };
 
 /** Reads the input's rows. They must be asked for in rising order. */

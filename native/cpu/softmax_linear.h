@@ -183,7 +183,7 @@ struct SoftmaxLinear {
       }
       return terms;
     };
-    const auto [sums, terms] = lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, each);
+    const auto [sums, terms, maxima] = lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, each);
     unit.sums = sums;
     unit.q_sum = unit.dot = Number(0);
     if constexpr (spread == Spread::uniform) {
