@@ -71,11 +71,13 @@ Napi::Value statistics_layout(const Napi::CallbackInfo& info) {
   const auto whole = [&](size_t i) { return info[i].ToNumber().Int64Value(); };
   const StatisticsLayout layout{whole(0), whole(1), whole(2)};
   const std::pair<const char*, int64_t> parts[] = {
-      {"ignored", layout.ignored},   {"undefined", layout.undefined}, {"uncarried", layout.uncarried},
-      {"brier", layout.brier},       {"entropy", layout.entropy},     {"ranks", layout.ranks},
-      {"bins", layout.bins()},       {"binWords", layout.kBinWords},  {"labels", layout.labels()},
-      {"labelWords", layout.kLabelWords}, {"size", layout.size()},    {"digits", kDigits},
-      {"digitBits", kDigitBits},     {"digitsExponent", kDigitsExponent}};
+      {"ignored", layout.ignored},     {"undefined", layout.undefined},
+      {"uncarried", layout.uncarried}, {"brier", layout.brier},
+      {"entropy", layout.entropy},     {"ranks", layout.ranks},
+      {"bins", layout.bins()},         {"binWords", layout.kBinWords},
+      {"labels", layout.labels()},     {"labelWords", layout.kLabelWords},
+      {"size", layout.size()},         {"digits", kDigits},
+      {"digitBits", kDigitBits},       {"digitsExponent", kDigitsExponent}};
   Napi::Object result = Napi::Object::New(info.Env());
   for (const auto& [name, value] : parts) result.Set(name, static_cast<double>(value));
   return result;

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <iterator>
-#include <limits>
 #include <string_view>
 
 namespace surprisal {
@@ -268,7 +267,8 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
         find(kGrad, "grad").data != nullptr) {
       refuse(env, "statistics are those of plain cross entropy of class indices, reduced, without a gradient");
     }
-    if (call.classes > std::numeric_limits<int32_t>::max()) refuse(env, "too many classes for statistics");
+    constexpr int64_t kMostClasses = int64_t{1} << 24;  // they are numbered in the compute dtype
+    if (call.classes > kMostClasses) refuse(env, "too many classes for statistics");
     StatisticsLayout& layout = call.statistics.layout;
     layout.classes = call.classes;
     layout.rank_count = to_integer(env, header[kRanks], 0, "ranks");

@@ -403,7 +403,7 @@ class Across {
   using Maxima = V;
 
   SURPRISAL_FN Maxima maxima(const R* z, int unit) const {
-    return maxima(z, unit, [](int64_t, auto, V) __attribute__((always_inline)){});
+    return maxima(z, unit, [](int64_t, auto, V) __attribute__((always_inline)) {});
   }
 
   template <class Look>
@@ -417,14 +417,8 @@ class Across {
     return max;
   }
 
-  /** The first classes at the maxima, of rows that have one. */
-  SURPRISAL_FN Number first_maxima(const R* z, Maxima m) const {
-    V first(0);
-    for (int64_t at = extent_ - V::size; at >= 0; at -= V::size) {
-      first = select(load(z + at, Full{}) == m, V(static_cast<R>(at / V::size)), first);
-    }
-    return in_double(first);
-  }
+  /** The class of a vector's elements. */
+  SURPRISAL_FN static V class_numbers(int64_t at) { return V(static_cast<R>(at / V::size)); }
 
   template <int n, class Each>
   SURPRISAL_FN PassSums<Number, V, n> softmax_pass(const Reader& input, const R* z, Maxima m, Each&& each) const {
@@ -437,19 +431,24 @@ class Across {
       input.fetch_next(at);
       const V x = load(z + at, Full{});
       const V e = exponential(x);
-      const Terms<V, n> others = each(at, Full{}, Shifted<V>{exponential.difference(x), e});
       maxima = maxima + select(x == m, V(1), V(0));
       Terms<V, n + 1> all;
       all.term[0] = rest_term(x, m, e);
+      const Terms<V, n> others =
+          each(at, Full{}, Shifted<V>{exponential.difference(x), e}, all.term[0], std::true_type{});
       for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
       return all;
     };
     Sums<V, n + 1> sums;
     int64_t at = 0;
-    for (; at + step <= extent_; at += step) sums.add(sum_in_pairs<kClasses>(at, V::size, terms));
+    for (; at + step <= extent_; at += step) {
+      sums.add(sum_in_pairs<kClasses>(at, V::size, terms));
+      end_stretch(each);
+    }
     Terms<V, n + 1> last = {};
     for (; at < extent_; at += V::size) last = last + terms(at);
     sums.add(last);
+    end_stretch(each);
     PassSums<Number, V, n> result = {{in_double(m), sums.sum[0].lanes(), in_double(maxima)}, {}, in_double(maxima)};
     for (int i = 0; i < n; ++i) result.terms.sum[i] = sums.sum[i + 1];
     return result;

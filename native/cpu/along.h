@@ -85,7 +85,7 @@ class Along {
   };
 
   SURPRISAL_FN Maxima maxima(const T* z, int unit) const {
-    return maxima(z, unit, [](int64_t, auto, V) __attribute__((always_inline)){});
+    return maxima(z, unit, [](int64_t, auto, V) __attribute__((always_inline)) {});
   }
 
   template <class Look>
@@ -116,20 +116,8 @@ class Along {
     return {largest_lane(max), stretches};
   }
 
-  /** The first class at the maximum, of a row that has one. */
-  SURPRISAL_FN double first_maxima(const T* z, Maxima max) const {
-    constexpr int64_t step = kStretch * V::size;
-    const V m(max.row);
-    int64_t c = 0;
-    while (c + step <= classes_ && !any(load(max.stretches + c / kStretch, Full{}) == m)) c += step;
-    for (; c < classes_; c += V::size) {
-      const V x = c + V::size <= classes_ ? load(z + c, Full{})
-                                          : load(z + c, Partial{static_cast<int>(classes_ - c)}, kLowest);
-      const Mask<R> found = x == m;
-      if (any(found)) return static_cast<double>(c) - largest_lane(select(found, -lane_numbers<V>(), V(kLowest)));
-    }
-    return 0;
-  }
+  /** The classes of a vector's elements. */
+  SURPRISAL_FN static V class_numbers(int64_t at) { return lane_numbers<V>() + V(static_cast<R>(at)); }
 
   template <int n, class Each>
   SURPRISAL_FN PassSums<double, V, n> softmax_pass(const Reader& input, const T* z, Maxima max, Each&& each) const {
@@ -142,13 +130,14 @@ class Along {
       input.fetch_next(c);
       const V x = load(z + c, lanes, kLowest);
       const V e = exponential(x);
-      const Terms<V, n> others = each(c, lanes, Shifted<V>{exponential.difference(x), e});
       Terms<V, n + 1> all;
       all.term[0] = e;
       if constexpr (decltype(may_reach_maximum)::value) {
         all.term[0] = rest_term(x, m, e);
         maxima = maxima + select(x == m, V(1), V(0));
       }
+      const Terms<V, n> others =
+          each(c, lanes, Shifted<V>{exponential.difference(x), e}, all.term[0], may_reach_maximum);
       for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
       return all;
     };
@@ -163,12 +152,14 @@ class Along {
         sums.add(sum_in_pairs<kStretch>(
             c, V::size, [&](int64_t i) __attribute__((always_inline)) { return terms(i, Full{}, std::false_type{}); }));
       }
+      end_stretch(each);
     }
     Terms<V, n + 1> last = {};
     for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
       last = last + terms(c + i, lanes, std::true_type{});
     });
     sums.add(last);
+    end_stretch(each);
     Sum<V> maxima_sum;
     maxima_sum.add(maxima);
     PassSums<double, V, n> result = {{max.row, sums.sum[0].total(), maxima_sum.total()}, {}, maxima_sum.total()};

@@ -22,34 +22,32 @@ class LabelRank<Along<T>> {
   using V = Vec<R>;
 
  public:
-  SURPRISAL_FN LabelRank(const RowLabel<R>& label, const T* z)
-      : z_(z), y_(label.index()), own_(load_one(z + y_)), count_(0) {}
+  SURPRISAL_FN LabelRank(const RowLabel<R>& label, const T* z) : z_(z), y_(label.index()), own_(load_one(z + y_)) {}
 
   SURPRISAL_FN void look(int64_t at, V x) {
     if (at + V::size <= y_) {
-      count_ = count_ - select(x < own_, V(1), V(0));
+      count_.subtract(x < own_);
     } else {
-      count_ = count_ + select(x > own_, V(1), V(0));
+      count_.add(x > own_);
     }
   }
 
   SURPRISAL_FN double value() const {
     // Whole vectors before the label's were counted down from their size; in its own, equal ones are left.
     const int64_t before = y_ % V::size, whole = y_ - before;
-    V count = count_;
+    LaneCount<R> count = count_;
     if (before > 0) {
       const V x = load(z_ + whole, Partial{static_cast<int>(before)}, static_cast<R>(__builtin_nan("")));
-      count = count + select(x == own_, V(1), V(0));
+      count.add(x == own_);
     }
-    Sum<V> sum;
-    sum.add(count);
-    return static_cast<double>(whole) + sum.total();
+    return static_cast<double>(whole + count.total());
   }
 
  private:
   const T* z_;
   int64_t y_;
-  V own_, count_;
+  V own_;
+  LaneCount<R> count_;
 };
 
 template <class R>
@@ -74,12 +72,12 @@ class LabelRank<Across<R>> {
 
 /** What is known of a row. */
 struct RowOutcome {
-  int64_t row, label, rank;
-  int32_t prediction;
-  double loss, brier, entropy, confidence;
+  int64_t row, label;
+  double rank, prediction, loss, confidence;
 };
 
 /** Counts rows into a part's words. */
+template <class Number>
 class RowCounter {
  public:
   RowCounter(const Evaluation& call, const Tally& tally, PartialTally& partial)
@@ -105,27 +103,55 @@ class RowCounter {
     if (static_cast<uint64_t>(row.label) >= static_cast<uint64_t>(classes_)) return;
     words_[layout_.ignored] -= 1;
     const bool defined = row.loss == row.loss;
-    const RowRecord record{static_cast<int32_t>(row.label), defined ? row.prediction : -1, row.loss};
+    const auto prediction = defined ? static_cast<int32_t>(row.prediction) : -1;
+    const RowRecord record{static_cast<int32_t>(row.label), prediction, row.loss};
     if (records_ != nullptr) {
       records_[row.row] = record;
     } else {
       add_row(label_words_ + row.label * layout_.kLabelWords, record);
-      if (confusion_ != nullptr && defined) confusion_[row.label * classes_ + row.prediction] += 1;
+      if (confusion_ != nullptr && defined) confusion_[row.label * classes_ + prediction] += 1;
     }
     if (!defined) {
       words_[layout_.undefined] += 1;
       return;
     }
-    add_exactly(words_ + layout_.brier, row.brier);
-    add_exactly(words_ + layout_.entropy, row.entropy);
-    if (row.rank < layout_.rank_count) words_[layout_.ranks + row.rank] += 1;
+    const auto rank = static_cast<int64_t>(row.rank);
+    if (rank < layout_.rank_count) words_[layout_.ranks + rank] += 1;
     int64_t* bin = bin_words_ + bin_of(row.confidence) * layout_.kBinWords;
     bin[0] += 1;
-    bin[1] += row.prediction == row.label;
-    add_exactly(bin + 2, row.confidence);
+    bin[1] += prediction == row.label;
+    FixedSum<double> confidence;
+    confidence.add(row.confidence);
+    take(confidence, bin + 2);
+  }
+
+  /** Adds numbers of a batch's rows, 0 where there are none. */
+  void add(const Number& brier, const Number& entropy) {
+    brier_.add(brier);
+    entropy_.add(entropy);
+    if (++terms_ == FixedSum<Number>::kTerms) finish();
+  }
+
+  void finish() {
+    take(brier_, words_ + layout_.brier);
+    take(entropy_, words_ + layout_.entropy);
+    terms_ = 0;
   }
 
  private:
+  /** Brings a sum's whole numbers to digits. */
+  template <class Sum>
+  SURPRISAL_FN static void take(Sum& sum, int64_t* digits) {
+    constexpr int kWholes = (-48 - kDigitsExponent) / kDigitBits;
+    static_assert(kWholes * kDigitBits + kDigitsExponent == -48);
+    constexpr int64_t kLow = (int64_t{1} << kDigitBits) - 1;
+    sum.take([&](int64_t wholes, int64_t lefts) __attribute__((always_inline)) {
+      digits[kWholes - 1] += lefts & kLow;
+      digits[kWholes] += (lefts >> kDigitBits) + (wholes & kLow);
+      digits[kWholes + 1] += wholes >> kDigitBits;
+    });
+  }
+
   /** The product may be off by its rounding; the edges decide. */
   int64_t bin_of(double confidence) const {
     auto bin = static_cast<int64_t>(confidence * bins_);
@@ -140,6 +166,92 @@ class RowCounter {
   const double* edges_;
   RowRecord* records_;
   int64_t *words_, *bin_words_, *label_words_, *confusion_;
+  FixedSum<Number> brier_, entropy_;
+  int terms_ = 0;
+};
+
+/** As many rows as a vector has lanes, between their passes and their numbers, whose chains of operations are long. */
+template <class R>
+class RowBatch {
+  using V = Vec<R>;
+  using Number = Doubles<V>;
+
+ public:
+  static constexpr int size = V::size;
+
+  /** What the passes give of a row, or of a unit's rows. */
+  template <class N>
+  struct Sums {
+    N rest, at_maximum, squares, products, d, rank, prediction;
+  };
+
+  RowBatch() { clear(); }
+
+  bool full() const { return count_ == size; }
+
+  /** One more row. */
+  void add(int64_t row, int64_t label, const Sums<double>& sums) {
+    rows_[count_] = row;
+    labels_[count_] = label;
+    const double numbers[] = {sums.rest, sums.at_maximum, sums.squares,   sums.products,
+                              sums.d,    sums.rank,       sums.prediction};
+    for (int i = 0; i < kNumbers; ++i) numbers_[i][count_] = numbers[i];
+    ++count_;
+  }
+
+  /** All rows of a tile; those that don't count have no label. */
+  void add(const TileLabels<R>& labels, int64_t row, const Sums<Number>& sums) {
+    static_assert(sizeof(sums) == sizeof(numbers_));
+    memcpy(numbers_, &sums, sizeof(numbers_));
+    labels.each([&](int64_t at, int64_t label) {
+      rows_[at - row] = at;
+      labels_[at - row] = label;
+      return 0.0;
+    });
+    count_ = size;
+  }
+
+  /** Counts the rows, and begins anew. Returns the sum of their losses. */
+  double finish(RowCounter<Number>& counter) {
+    Sums<Number> sums;
+    memcpy(&sums, numbers_, sizeof(sums));
+    RowSums<Number> row;
+    row.rest = sums.rest;
+    const Number e = in_double(exponential(rounded<V>(sums.d)));
+    const RowScores<Number> scores(row, row.log_sum(), sums.at_maximum, sums.squares, sums.products, sums.d, e);
+    double counts[size], loss[size], confidence[size];
+    for (int j = 0; j < size; ++j) counts[j] = labels_[j] >= 0;
+    Number counted;
+    memcpy(&counted, counts, sizeof(counted));
+    const auto number = [&](const Number& x) {
+      return select(scores.loss == scores.loss, select(counted == Number(0), Number(0), x), Number(0));
+    };
+    counter.add(number(scores.brier), number(scores.entropy));
+    const Number rounded_confidence = in_double(rounded<V>(scores.confidence));
+    memcpy(loss, &scores.loss, sizeof(loss));
+    memcpy(confidence, &rounded_confidence, sizeof(confidence));
+    double loss_sum = 0;
+    for (int j = 0; j < size; ++j) {
+      if (labels_[j] < 0) continue;
+      counter.count({rows_[j], labels_[j], numbers_[kRank][j], numbers_[kPrediction][j], loss[j], confidence[j]});
+      loss_sum += loss[j];
+    }
+    clear();
+    return loss_sum;
+  }
+
+ private:
+  static constexpr int kNumbers = 7, kRank = 5, kPrediction = 6;
+
+  void clear() {
+    memset(numbers_, 0, sizeof(numbers_));
+    for (int64_t& label : labels_) label = -1;
+    count_ = 0;
+  }
+
+  int count_ = 0;
+  int64_t rows_[size], labels_[size];
+  alignas(Number) double numbers_[kNumbers][size];
 };
 
 template <class Lanes, class Formula>
@@ -148,114 +260,79 @@ struct ClassificationDriver {
   using R = typename Lanes::R;
   using V = typename Lanes::V;
   using Number = typename Lanes::Number;
-  using Factor = typename Lanes::Factor;
   using Reader = typename Lanes::Reader;
   using Labels = typename Lanes::Labels;
+  using Batch = RowBatch<R>;
 
-  static size_t scratch(const Evaluation& call) { return Lanes::scratch(call, kMostUnits) + Reader::scratch(call); }
+  static size_t scratch(const Evaluation& call) { return Lanes::scratch(call, 1) + Reader::scratch(call); }
 
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    const Lanes lanes(call, kMostUnits, arena);
+    const Lanes lanes(call, 1, arena);
     Reader input(call, block, arena);
-    RowCounter counter(call, *problem.tally, *problem.partial);
-    const int most = group_size(call);
-    Unit group[kMostUnits];
+    RowCounter<Doubles<V>> counter(call, *problem.tally, *problem.partial);
+    Batch batch;
     double loss_sum = 0;
-    for (int64_t next = block.begin; next < block.end;) {
-      int count = 0;
-      for (; count < most && next < block.end; next += Lanes::kRows) {
-        Unit& unit = group[count];
-        counter.begin(next, block.end - next < Lanes::kRows ? block.end - next : Lanes::kRows);
-        unit.labels = Labels(call, block, next);
-        if (!unit.labels.any()) continue;
-        unit.row = next;
-        unit.z = input.row(next);
-        LabelRank<Lanes> rank(unit.labels, unit.z);
-        unit.maxima = lanes.maxima(unit.z, count,
-                                   [&](int64_t at, auto, V x) __attribute__((always_inline)) { rank.look(at, x); });
-        unit.rank = rank.value();
-        ++count;
+    for (int64_t next = block.begin; next < block.end; next += Lanes::kRows) {
+      counter.begin(next, block.end - next < Lanes::kRows ? block.end - next : Lanes::kRows);
+      const Labels labels(call, block, next);
+      if (!labels.any()) continue;
+      const T* z = input.row(next);
+      input.expect(next + Lanes::kRows);
+      const auto sums = passes(lanes, input, labels, z);
+      if constexpr (std::is_same_v<Number, double>) {
+        batch.add(next, labels.index(), sums);
+      } else {
+        batch.add(labels, next, sums);
       }
-      for (int i = 0; i < count; ++i) {
-        input.expect(next + i * Lanes::kRows);
-        pass(lanes, input, group[i]);
-      }
-      Number log_sums[kMostUnits];
-      take_log_sums(group, count, log_sums);
-      for (int i = 0; i < count; ++i) loss_sum += count_rows(lanes, group[i], log_sums[i], counter);
+      if (batch.full()) loss_sum += batch.finish(counter);
     }
+    loss_sum += batch.finish(counter);
+    counter.finish();
     return loss_sum;
   }
 
  private:
-  static constexpr int kMostUnits = 16;
+  /** What the loss has no use for. Products are added by one instruction each, so they are not summed in pairs. */
+  struct Others {
+    V square{0}, product{0};
+    V first{static_cast<R>(__builtin_inf())};  // class at the maximum
+    Sum<V> squares, products;
 
-  /** Units whose logits stay in the first cache together; of tiles one, as they share a buffer. */
-  static int group_size(const Evaluation& call) {
-    if constexpr (!std::is_same_v<Number, double>) return 1;
-    constexpr int64_t kBytes = 4096;
-    const int64_t units = kBytes / (Lanes::extent(call) * static_cast<int64_t>(sizeof(R)));
-    return static_cast<int>(units < 1 ? 1 : units > kMostUnits ? kMostUnits : units);
-  }
-
-  /** A unit between its passes. */
-  struct Unit {
-    Labels labels;
-    int64_t row;
-    const T* z;
-    typename Lanes::Maxima maxima;
-    RowSums<Number> sums;
-    Number rank, at_maximum, squares, distances;
+    template <class Within, class MayReachMaximum>
+    SURPRISAL_FN Terms<V, 0> operator()(int64_t at, Within, Shifted<V> x, V rest, MayReachMaximum) {
+      square = Formula::add_square(rest, square);
+      product = Formula::add_product(x, product);
+      if constexpr (MayReachMaximum::value) {
+        first = minimum(first, select(x.d == V(0), Lanes::class_numbers(at), V(static_cast<R>(__builtin_inf()))));
+      }
+      return {};
+    }
+    SURPRISAL_FN void end_stretch() {
+      squares.add(square);
+      products.add(product);
+      square = product = V(0);
+    }
   };
 
-  SURPRISAL_FN static void pass(const Lanes& lanes, const Reader& input, Unit& unit) {
-    const auto each = [](int64_t, auto, Shifted<V> x) __attribute__((always_inline)) {
-      return Terms<V, 2>{{Formula::square_term(x), Formula::entropy_term(x)}};
-    };
-    const auto [sums, terms, maxima] = lanes.template softmax_pass<2>(input, unit.z, unit.maxima, each);
-    unit.sums = sums;
-    unit.at_maximum = maxima;
-    unit.squares = Lanes::total(terms.sum[0]);
-    unit.distances = Lanes::total(terms.sum[1]);
-  }
-
-  static void take_log_sums(const Unit* group, int count, Number* log_sums) {
-    using D = Vec<double>;
-    int i = 0;
+  SURPRISAL_FN static typename Batch::template Sums<Number> passes(const Lanes& lanes, const Reader& input,
+                                                                   const Labels& labels, const T* z) {
+    LabelRank<Lanes> rank(labels, z);
+    const auto max =
+        lanes.maxima(z, 0, [&](int64_t at, auto, V x) __attribute__((always_inline)) { rank.look(at, x); });
+    Others others;
+    const auto [sums, terms, at_maximum] = lanes.template softmax_pass<0>(input, z, max, others);
+    Number first;
     if constexpr (std::is_same_v<Number, double>) {
-      for (; count - i > 1; i += D::size) {
-        double rest[D::size] = {};
-        for (int j = 0; j < D::size && i + j < count; ++j) rest[j] = group[i + j].sums.rest;
-        store(log_sums + i, log_sum_of(load(rest, Full{})), Full{});
-      }
+      first = -largest_lane(-others.first);
+    } else {
+      first = in_double(others.first);
     }
-    for (; i < count; ++i) log_sums[i] = group[i].sums.log_sum();
-  }
-
-  /** Counts a unit's rows; returns the sum of their losses. */
-  static double count_rows(const Lanes& lanes, const Unit& unit, const Number& log_sum, RowCounter& counter) {
-    const Number d = unit.labels.of(unit.z) - unit.sums.max;
-    const Number e = in_double(exponential(rounded<Factor>(d)));
-    const RowScores<Number> scores(unit.sums, log_sum, unit.at_maximum, unit.squares, unit.distances, d, e);
-    const auto loss = by_row(scores.loss), brier = by_row(scores.brier), entropy = by_row(scores.entropy);
-    const auto confidence = by_row(in_double(rounded<Factor>(scores.confidence))), rank = by_row(unit.rank);
-    const auto prediction = by_row(lanes.first_maxima(unit.z, unit.maxima));
-    return Lanes::total(unit.labels.each([&](int64_t row, int64_t y) {
-      const auto j = row - unit.row;
-      counter.count({row, y, static_cast<int64_t>(rank[j]), static_cast<int32_t>(prediction[j]), loss[j], brier[j],
-                     entropy[j], confidence[j]});
-      return loss[j];
-    }));
-  }
-
-  static std::array<double, Lanes::kRows> by_row(const Number& number) {
-    std::array<double, Lanes::kRows> values;
-    static_assert(sizeof(values) == sizeof(number));
-    memcpy(&values, &number, sizeof(values));
-    return values;
+    return {
+        sums.rest,    at_maximum, Lanes::total(others.squares), Lanes::total(others.products), labels.of(z) - sums.max,
+        rank.value(), first};
   }
 };
 

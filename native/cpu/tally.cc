@@ -92,8 +92,17 @@ void Tally::commit() const {
   if (records_ == nullptr) return carry_all(layout.classes);
   carry_all(0);
   double* labels = words + layout.labels();
+  // Labels and predictions come in any order, so their words are fetched while others are added to.
+  constexpr int64_t kFetchedAhead = 16;
+  const auto fetch = [&](const RowRecord& record) {
+    if (record.label < 0) return;
+    __builtin_prefetch(labels + record.label * layout.kLabelWords, 1);
+    if (target_.confusion == nullptr || record.prediction < 0) return;
+    __builtin_prefetch(target_.confusion + record.label * layout.classes + record.prediction, 1);
+  };
   double& uncarried = words[layout.uncarried];
   for (int64_t row = 0; row < rows_; ++row) {
+    if (row + kFetchedAhead < rows_) fetch(records_[row + kFetchedAhead]);
     const RowRecord& record = records_[row];
     if (record.label < 0) continue;
     double* label = labels + record.label * layout.kLabelWords;

@@ -8,8 +8,8 @@
 //   entropy     −Σ p·log p = log1p(rest) + Σ e·(m − z) / S
 //   confidence  max p = 1 / S
 //
-// Sums over rows are exact, so they are the same in any order, cut into any shards: a term is split into digits of 32
-// bits, which are added as integers.
+// Sums over rows are sums of whole multiples of a small unit, and exact: they are the same in any order, cut into any
+// shards. A sum is kept as digits of 32 bits.
 
 #include "cross_entropy.h"
 
@@ -18,16 +18,16 @@ inline namespace SURPRISAL_TARGET {
 
 template <class R>
 struct Classification {
-  /** Of Σ e² over the classes below the maximum. */
+  /** Σ e² over the classes below the maximum, from e that is 0 there. */
   template <class V>
-  SURPRISAL_FN static V square_term(Shifted<V> x) {
-    return select(x.d < V(0), x.e * x.e, V(0));
+  SURPRISAL_FN static V add_square(V rest, V sum) {
+    return multiply_add(rest, rest, sum);
   }
 
-  /** Of Σ e·(m − z), 0 of a masked class. */
+  /** Σ e·(z − m). Where e is 0, as it is of a masked class, so must the product be. */
   template <class V>
-  SURPRISAL_FN static V entropy_term(Shifted<V> x) {
-    return x.e * distance(x.e, x.d);
+  SURPRISAL_FN static V add_product(Shifted<V> x, V sum) {
+    return multiply_add(x.e, maximum(x.d, V(Format<Scalar<V>>::exp_lowest)), sum);
   }
 };
 
@@ -38,13 +38,13 @@ struct RowScores {
 
   RowScores() = default;
   /** From log S, from how many classes are at the maximum, from the sums of the terms, and from the label's d and e. */
-  SURPRISAL_FN RowScores(const RowSums<Number>& row, Number log_sum, Number maxima, Number squares, Number distances,
+  SURPRISAL_FN RowScores(const RowSums<Number>& row, Number log_sum, Number maxima, Number squares, Number products,
                          Number d, Number e)
       : loss(log_sum + -d), confidence(row.inverse()) {
     const Number others = select(d == Number(0), squares + (maxima - Number(1)), (squares - e * e) + maxima);
     const Number miss = row.complement(e);
     brier = others * confidence * confidence + miss * miss;
-    entropy = log_sum + distances * confidence;
+    entropy = log_sum - products * confidence;
   }
 };
 
