@@ -151,6 +151,11 @@ export interface Binding {
   /** Σ_c q·log q of each row of a contiguous rows × classes matrix, with 0·log 0 = 0. */
   negativeEntropy(matrix: NativeArray, dtype: number, rows: number, classes: number): Float64Array;
   statisticsLayout(classes: number, ranks: number, bins: number): StatisticsLayout;
+  /**
+   * Adds floating terms to a sum: `words` are its digits, and then how many terms were ∞, −∞ and NaN. The digits are
+   * afterwards below 2^digitBits, but for the last.
+   */
+  addTerms(terms: NativeArray, dtype: number, words: Float64Array): void;
   /** Copies elementwise between floating dtypes, rounding once to nearest even. */
   convert(source: NativeArray, sourceDtype: number, target: NativeArray, targetDtype: number): void;
   /** Instruction sets that were compiled in and that this machine runs, best first. */

@@ -10,6 +10,7 @@
 #include "async.h"
 #include "cpu/cpu.h"
 #include "cpu/processors.h"
+#include "cpu/tally.h"
 #include "cpu/thread_pool.h"
 #include "loss/classification.h"
 
@@ -83,6 +84,15 @@ Napi::Value statistics_layout(const Napi::CallbackInfo& info) {
   return result;
 }
 
+void add_terms(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const ArrayView terms = read_array(env, info[0], "terms"), words = read_array(env, info[2], "words");
+  const DType dtype = read_dtype(env, info[1].ToNumber().DoubleValue(), 2, "terms");  // float32 or float64
+  check_length(env, words, kDigits + 3, sizeof(double), "words");
+  const auto count = static_cast<int64_t>(terms.bytes / kDTypeSizes[static_cast<int>(dtype)]);
+  add_terms(terms.data, dtype, count, static_cast<double*>(words.data));
+}
+
 template <class List, class Make>
 Napi::Array array_of(Napi::Env env, const List& list, Make&& make) {
   Napi::Array array = Napi::Array::New(env);
@@ -115,6 +125,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   export_async(env, exports);
   exports.Set("negativeEntropy", Napi::Function::New(env, negative_entropy));
   exports.Set("statisticsLayout", Napi::Function::New(env, statistics_layout));
+  exports.Set("addTerms", Napi::Function::New(env, add_terms));
   exports.Set("convert", Napi::Function::New(env, convert));
   exports.Set("instructionSets", array_of(env, instruction_sets(), string));
   exports.Set("getInstructionSet", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {

@@ -38,7 +38,36 @@ void for_each_sum(const StatisticsLayout& layout, Word* words, int64_t labels, F
   for (int64_t y = 0; y < labels; ++y) f(words + layout.labels() + y * layout.kLabelWords + 4);
 }
 
+/** Adds terms of a type that is computed on as it is. */
+template <class T>
+void add_all(const T* terms, int64_t count, double* words) {
+  for (int64_t i = 0; i < count; ++i) {
+    const double term = terms[i];
+    if (term != term) {
+      words[kDigits + 2] += 1;
+    } else if (term >= kTermLimit || term <= -kTermLimit) {
+      words[kDigits + (term < 0)] += 1;
+    } else if (term < 0) {
+      double negative[kDigits] = {};
+      add_exactly(negative, -term);
+      for (int j = 0; j < kDigits; ++j) words[j] -= negative[j];
+    } else {
+      add_exactly(words, term);
+    }
+    if ((i + 1) % kTermsBetweenCarries == 0) carry(words);
+  }
+  carry(words);
+}
+
 }  // namespace
+
+void add_terms(const void* terms, DType dtype, int64_t count, double* words) {
+  if (dtype == DType::float64) {
+    add_all(static_cast<const double*>(terms), count, words);
+  } else {
+    add_all(static_cast<const float*>(terms), count, words);
+  }
+}
 
 static_assert(kDigits == StatisticsLayout::kSumWords);
 

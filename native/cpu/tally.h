@@ -29,6 +29,9 @@ SURPRISAL_FN void add_row(Word* label, const RowRecord& row) {
   }
 }
 
+/** Adds terms to a sum's digits, and counts those that are ∞, −∞ or NaN in the words that follow. */
+void add_terms(const void* terms, DType dtype, int64_t count, double* words);
+
 /** What a part of a call has counted. */
 struct PartialTally {
   std::vector<int64_t> words;
