@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import * as data from 'surprisal/data';
 import * as functional from 'surprisal/functional';
 import * as loss from 'surprisal/loss';
+import * as metrics from 'surprisal/metrics';
 import * as surprisal from 'surprisal';
 
 const require = createRequire(import.meta.url);
@@ -69,6 +70,7 @@ const entryPoints: Readonly<Record<string, { readonly module: object; readonly n
         'randBboxMinmax',
       ],
     },
+    'surprisal/metrics': { module: metrics, names: ['ClassificationEvaluator'] },
   };
 
 describe('the package', () => {

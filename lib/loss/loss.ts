@@ -205,9 +205,13 @@ function finish({ value }: Prepared, loss: number | undefined): void {
 /** What lib/metrics asks of losses beside what they offer to everyone. */
 export interface LossInternals {
   /** What a loss was made of. */
-  definitionOf(this: void, loss: Loss): LossDefinition;
+  readonly definitionOf: (loss: Loss) => LossDefinition;
   /** The arrays of a forward call, once it passed every check. */
-  arraysOf(this: void, loss: Loss, input: TensorLike, target: TensorLike): { arrays: Arrays; value: Tensor };
+  readonly arraysOf: (
+    loss: Loss,
+    input: TensorLike,
+    target: TensorLike,
+  ) => { readonly arrays: Arrays; readonly value: Tensor };
 }
 
 export let internals: LossInternals;

@@ -8,7 +8,9 @@ import {
   isFloat,
   numel,
   showShape,
+  tensor,
   Tensor,
+  type NestedArray,
   type TensorLike,
 } from '../tensor.js';
 
@@ -24,7 +26,10 @@ export interface ConfusionLensOptions {
 /** Counts as numbers, row by row. */
 function countsOf(matrix: TensorLike): { counts: ArrayLike<number>; classes: number } {
   const owner = 'ConfusionLens.from';
-  const given = contiguous(asTensor(matrix, 'matrix'));
+  // Plain numbers keep all their digits.
+  const given = contiguous(
+    Array.isArray(matrix) ? tensor(matrix as NestedArray, { dtype: 'float64' }) : asTensor(matrix, 'matrix'),
+  );
   const [rows, columns] = given.shape;
   if (given.shape.length !== 2 || rows !== columns || rows === 0) {
     throw rangeError(

@@ -1,7 +1,6 @@
 // A loss of the package as one of an evaluation's: its terms are summed exactly, and divided at the end.
 
 import { createHash } from 'node:crypto';
-import type { Arrays } from '../../binding.js';
 import { evaluateAsync } from '../async.js';
 import { binding, dtypeCode } from '../binding.js';
 import { describe, typeError } from '../errors.js';
@@ -12,8 +11,7 @@ import { termWords, totalOf } from './statistics.js';
 /** A loss of another's definition that gives its terms. */
 class Terms extends Loss {
   constructor(definition: LossDefinition, reduction: 'none' | 'sum') {
-    const { divisor: _, ...rest } = definition;
-    super({ ...rest, reduction });
+    super({ ...definition, reduction });
   }
 }
 
@@ -89,7 +87,7 @@ export class Criterion {
   /** The terms of these rows, of which nothing is added yet. */
   evaluate(logits: Tensor, target: Tensor): Addend {
     const call = internals.arraysOf(this.#terms, logits, target);
-    return this.#addend(call, binding.evaluate(...call.arrays), logits, target);
+    return this.#addend(call.value, binding.evaluate(...call.arrays), logits, target);
   }
 
   /** The same off the event loop. */
@@ -100,7 +98,7 @@ export class Criterion {
     signal: AbortSignal | undefined,
   ): Promise<Addend> {
     const call = internals.arraysOf(this.#terms, logits, target);
-    return this.#addend(call, await evaluateAsync(owner, call.arrays, {}, signal), logits, target);
+    return this.#addend(call.value, await evaluateAsync(owner, call.arrays, {}, signal), logits, target);
   }
 
   add({ terms, denominator }: Addend): void {
@@ -120,12 +118,7 @@ export class Criterion {
     return this.#definition.reduction === 'sum' ? sum : sum / totalOf(this.denominator);
   }
 
-  #addend(
-    { arrays: _, value }: { arrays: Arrays; value: Tensor },
-    loss: number | undefined,
-    logits: Tensor,
-    target: Tensor,
-  ): Addend {
+  #addend(value: Tensor, loss: number | undefined, logits: Tensor, target: Tensor): Addend {
     const denominator = this.#denominators(logits, target, value);
     if (loss === undefined) return { terms: value, denominator };
     return { terms: asTensor(Float64Array.of(loss), 'loss'), denominator };
