@@ -76,7 +76,7 @@ export type Arrays = [
   constants?: NativeArray | undefined,
   /**
    * Of cross entropy alone, with a class index a row, reduced and without a gradient: an evaluation's statistics
-   * (float64, see StatisticsLayout) and its confusion matrix (float64, rows by label and class found). What the rows give
+   * (float64, see StatisticsLayout) and its confusion matrix without the diagonal (float64, wrong rows by label and class found). What the rows give
    * is added to both when the call has succeeded: by evaluate before it returns, by evaluateAsync before its promise
    * settles, on JavaScript's thread. Whoever calls keeps them from being collected until then.
    */

@@ -44,7 +44,7 @@ struct StatisticsLayout {
 struct Statistics {
   StatisticsLayout layout;
   double* words = nullptr;      // null: the call is of a loss alone
-  double* confusion = nullptr;  // classes × classes rows by label and prediction; may be null
+  double* confusion = nullptr;  // classes × classes, wrong rows by label and prediction; may be null
 };
 
 }  // namespace surprisal

@@ -359,7 +359,7 @@ export class ClassificationEvaluator {
       perClass,
       calibration,
       ...(confusion && {
-        confusionMatrix: new Tensor(this.#statistics.confusion!.slice(), [numClasses, numClasses], 'float64'),
+        confusionMatrix: new Tensor(this.#statistics.confusionMatrix()!, [numClasses, numClasses], 'float64'),
       }),
       losses: Object.fromEntries([...this.#criteria].map(([name, criterion]) => [name, criterion.value()])),
     };

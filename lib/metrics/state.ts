@@ -43,7 +43,7 @@ export interface EvaluatorState {
     undefined: number,
     loss: string,
   ])[];
-  /** Cells of the confusion matrix that are not 0: label·C + prediction, and rows. */
+  /** Cells of the confusion matrix off its diagonal that are not 0: label·C + prediction, and rows. */
   readonly confusion: readonly (readonly [cell: number, rows: number])[] | null;
   /** Of each of `losses`: the sum of its terms, and of what a mean divides by. */
   readonly losses: Readonly<Record<string, { readonly sum: TermsState; readonly denominator: TermsState }>>;
@@ -244,6 +244,8 @@ function fill(state: Reader, statistics: Statistics): void {
   }
   for (const entry of state.get('confusion').list()) {
     const [cell, rows] = entry.list(2);
-    confusion[cell!.count(confusion.length)] = rows!.count();
+    const at = cell!.count(confusion.length);
+    if (at % (classes + 1) === 0) cell!.fail('a cell off the diagonal');
+    confusion[at] = rows!.count();
   }
 }

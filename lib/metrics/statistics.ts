@@ -53,7 +53,7 @@ export function totalOf(words: Float64Array): number {
 export class Statistics {
   readonly layout: StatisticsLayout;
   readonly words: Float64Array;
-  /** Rows by label and prediction. */
+  /** Wrong rows by label and prediction: the diagonal is 0, as right rows are counted by label. */
   readonly confusion: Float64Array | undefined;
 
   constructor(
@@ -86,6 +86,14 @@ export class Statistics {
     yield entropy;
     for (let b = 0; b <= this.bins; b++) yield this.bin(b) + binWords - digits;
     for (let y = 0; y < this.classes; y++) yield this.label(y) + labelWords - digits;
+  }
+
+  /** Rows by label and prediction, [C, C]. */
+  confusionMatrix(): Float64Array | undefined {
+    const matrix = this.confusion?.slice();
+    if (matrix === undefined) return undefined;
+    for (let y = 0; y < this.classes; y++) matrix[y * (this.classes + 1)] = this.word(this.label(y) + 1);
+    return matrix;
   }
 
   /** Adds those of the same layout. */

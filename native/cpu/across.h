@@ -402,20 +402,13 @@ class Across {
   /** The rows' maxima; −∞ of a row of NaN. */
   using Maxima = V;
 
-  SURPRISAL_FN Maxima maxima(const R* z, int unit) const {
-    return maxima(z, unit, [](int64_t, auto, V) __attribute__((always_inline)) {});
-  }
-
-  template <class Look>
-  SURPRISAL_FN Maxima maxima(const R* z, int, Look&& look) const {
+  SURPRISAL_FN Maxima maxima(const R* z, int) const {
     V max(-static_cast<R>(__builtin_inf()));
-    for (int64_t at = 0; at < extent_; at += V::size) {
-      const V x = load(z + at, Full{});
-      look(at, Full{}, x);
-      max = maximum(x, max);
-    }
+    for (int64_t at = 0; at < extent_; at += V::size) max = maximum(load(z + at, Full{}), max);
     return max;
   }
+
+  int64_t extent() const { return extent_; }
 
   /** The class of a vector's elements. */
   SURPRISAL_FN static V class_numbers(int64_t at) { return V(static_cast<R>(at / V::size)); }

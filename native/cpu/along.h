@@ -85,11 +85,6 @@ class Along {
   };
 
   SURPRISAL_FN Maxima maxima(const T* z, int unit) const {
-    return maxima(z, unit, [](int64_t, auto, V) __attribute__((always_inline)) {});
-  }
-
-  template <class Look>
-  SURPRISAL_FN Maxima maxima(const T* z, int unit, Look&& look) const {
     constexpr int64_t step = kStretch * V::size;
     R* stretches = stretch_maxima_ + unit * stretch_maxima_size(classes_);
     V max(kLowest);
@@ -98,22 +93,33 @@ class Along {
       // Two chains: one alone would wait for each maximum's latency.
       V even(kLowest), odd(kLowest);
       for (int64_t i = 0; i < step; i += 2 * V::size) {
-        const V first = load(z + c + i, Full{}), second = load(z + c + i + V::size, Full{});
-        look(c + i, Full{}, first);
-        look(c + i + V::size, Full{}, second);
-        even = maximum(first, even);
-        odd = maximum(second, odd);
+        even = maximum(load(z + c + i, Full{}), even);
+        odd = maximum(load(z + c + i + V::size, Full{}), odd);
       }
       even = maximum(even, odd);
       store(stretches + c / kStretch, even, Full{});
       max = maximum(max, even);
     }
     for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-      const V x = load(z + c + i, lanes, kLowest);
-      look(c + i, lanes, x);
-      max = maximum(x, max);
+      max = maximum(load(z + c + i, lanes, kLowest), max);
     });
     return {largest_lane(max), stretches};
+  }
+
+  /** Calls f(class, lanes, z) of the vectors that may have a logit of at least `bound`, as long as more() is true. */
+  template <class F, class More>
+  SURPRISAL_FN void look_for(V bound, const T* z, Maxima max, F&& f, More&& more) const {
+    constexpr int64_t step = kStretch * V::size;
+    int64_t c = 0;
+    for (; c + step <= classes_; c += step) {
+      const V largest = load(max.stretches + c / kStretch, Full{});
+      if (!any(either(largest > bound, largest == bound))) continue;
+      for (int64_t i = 0; i < step; i += V::size) f(c + i, Full{}, load(z + c + i, Full{}));
+      if (!more()) return;
+    }
+    for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+      f(c + i, lanes, load(z + c + i, lanes, kLowest));
+    });
   }
 
   /** The classes of a vector's elements. */

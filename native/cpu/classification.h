@@ -1,7 +1,7 @@
 #pragma once
 
 // Driver of an evaluation: cross entropy of rows with hard labels, and whatever else is known of a row after the same
-// two passes. The label's rank is counted while the maximum is looked for, when the processor waits for memory anyway.
+// two passes. The label's rank is counted where the stretches' maxima, which the first of them has, say that it may be.
 
 #include <array>
 
@@ -12,63 +12,44 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-/** Counts classes before a row's label: larger logits, and equal ones of smaller index. */
-template <class Lanes>
-class LabelRank;
-
+/**
+ * How many classes come before a row's label: those of larger logits, and of equal ones those of smaller index. Where
+ * these are as many as `enough` it may be any number from there on.
+ */
 template <class T>
-class LabelRank<Along<T>> {
+SURPRISAL_FN double label_rank(const Along<T>& lanes, const RowLabel<Compute<T>>& label, const T* z,
+                               typename Along<T>::Maxima max, int64_t enough) {
   using R = Compute<T>;
   using V = Vec<R>;
-
- public:
-  SURPRISAL_FN LabelRank(const RowLabel<R>& label, const T* z) : z_(z), y_(label.index()), own_(load_one(z + y_)) {}
-
-  SURPRISAL_FN void look(int64_t at, V x) {
-    if (at + V::size <= y_) {
-      count_.subtract(x < own_);
-    } else {
-      count_.add(x > own_);
-    }
-  }
-
-  SURPRISAL_FN double value() const {
-    // Whole vectors before the label's were counted down from their size; in its own, equal ones are left.
-    const int64_t before = y_ % V::size, whole = y_ - before;
-    LaneCount<R> count = count_;
-    if (before > 0) {
-      const V x = load(z_ + whole, Partial{static_cast<int>(before)}, static_cast<R>(__builtin_nan("")));
-      count.add(x == own_);
-    }
-    return static_cast<double>(whole + count.total());
-  }
-
- private:
-  const T* z_;
-  int64_t y_;
-  V own_;
-  LaneCount<R> count_;
-};
+  const int64_t y = label.index();
+  const V own(load_one(z + y));
+  const R no_logit = static_cast<R>(__builtin_nan(""));
+  LaneCount<R> before;
+  lanes.look_for(
+      own, z, max,
+      [&](int64_t c, auto, V x) __attribute__((always_inline)) {
+        // NaN equals nothing, and lanes past the row's end are of larger index.
+        const V of_smaller_index = select(lane_numbers<V>() < V(static_cast<R>(y - c)), x, V(no_logit));
+        before.add(x > own);
+        before.add(of_smaller_index == own);
+      },
+      [&] { return before.total() < enough; });
+  return static_cast<double>(before.total());
+}
 
 template <class R>
-class LabelRank<Across<R>> {
+SURPRISAL_FN Doubles<Vec<R>> label_rank(const Across<R>& lanes, const TileLabels<R>& labels, const R* z, Vec<R>,
+                                        int64_t) {
   using V = Vec<R>;
-
- public:
-  SURPRISAL_FN LabelRank(const TileLabels<R>& labels, const R* z)
-      : labels_(labels), own_(rounded<V>(labels.of(z))), before_(1), count_(0) {}
-
-  SURPRISAL_FN void look(int64_t at, V x) {
-    before_ = select(labels_.at(at), V(0), before_);
-    count_ = count_ + select(x > own_, V(1), select(x == own_, before_, V(0)));
+  const V own = rounded<V>(labels.of(z));
+  V smaller_index(1), before(0);
+  for (int64_t at = 0; at < lanes.extent(); at += V::size) {
+    const V x = load(z + at, Full{});
+    smaller_index = select(labels.at(at), V(0), smaller_index);
+    before = before + select(x > own, V(1), select(x == own, smaller_index, V(0)));
   }
-
-  SURPRISAL_FN Doubles<V> value() const { return in_double(count_); }
-
- private:
-  const TileLabels<R>& labels_;
-  V own_, before_, count_;
-};
+  return in_double(before);
+}
 
 /** What is known of a row. */
 struct RowOutcome {
@@ -109,7 +90,7 @@ class RowCounter {
       records_[row.row] = record;
     } else {
       add_row(label_words_ + row.label * layout_.kLabelWords, record);
-      if (confusion_ != nullptr && defined) confusion_[row.label * classes_ + prediction] += 1;
+      if (confusion_ != nullptr && is_confused(record)) confusion_[row.label * classes_ + prediction] += 1;
     }
     if (!defined) {
       words_[layout_.undefined] += 1;
@@ -281,7 +262,7 @@ struct ClassificationDriver {
       if (!labels.any()) continue;
       const T* z = input.row(next);
       input.expect(next + Lanes::kRows);
-      const auto sums = passes(lanes, input, labels, z);
+      const auto sums = passes(lanes, input, labels, z, problem.tally->layout().rank_count);
       if constexpr (std::is_same_v<Number, double>) {
         batch.add(next, labels.index(), sums);
       } else {
@@ -318,10 +299,9 @@ struct ClassificationDriver {
   };
 
   SURPRISAL_FN static typename Batch::template Sums<Number> passes(const Lanes& lanes, const Reader& input,
-                                                                   const Labels& labels, const T* z) {
-    LabelRank<Lanes> rank(labels, z);
-    const auto max =
-        lanes.maxima(z, 0, [&](int64_t at, auto, V x) __attribute__((always_inline)) { rank.look(at, x); });
+                                                                   const Labels& labels, const T* z, int64_t enough) {
+    const auto max = lanes.maxima(z, 0);
+    const Number rank = label_rank(lanes, labels, z, max, enough);
     Others others;
     const auto [sums, terms, at_maximum] = lanes.template softmax_pass<0>(input, z, max, others);
     Number first;
@@ -330,9 +310,8 @@ struct ClassificationDriver {
     } else {
       first = in_double(others.first);
     }
-    return {
-        sums.rest,    at_maximum, Lanes::total(others.squares), Lanes::total(others.products), labels.of(z) - sums.max,
-        rank.value(), first};
+    return {sums.rest, at_maximum, Lanes::total(others.squares), Lanes::total(others.products), labels.of(z) - sums.max,
+            rank,      first};
   }
 };
 

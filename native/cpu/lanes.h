@@ -12,7 +12,7 @@
 //   Number, Factor     a number of each row of a unit, in double; the same rounded, to multiply vectors by
 //   per_class          of a value a class those of a vector's elements
 //   total              of a sum, a row's each; of such totals, all rows'
-//   maxima             the rows' largest logits, which softmax_pass takes; look(position, lanes, z) sees each vector
+//   maxima             the rows' largest logits, which softmax_pass takes
 //   class_numbers      the classes of a vector's elements, as numbers of their type
 //   softmax_pass       one exponential an element: the rows' sums, and those of the n terms that
 //                      `each(position, lanes, shifted, rest, may_reach_maximum)` gives of a vector: rest is e, 0 at the

@@ -126,7 +126,7 @@ void Tally::commit() const {
   const auto fetch = [&](const RowRecord& record) {
     if (record.label < 0) return;
     __builtin_prefetch(labels + record.label * layout.kLabelWords, 1);
-    if (target_.confusion == nullptr || record.prediction < 0) return;
+    if (target_.confusion == nullptr || !is_confused(record)) return;
     __builtin_prefetch(target_.confusion + record.label * layout.classes + record.prediction, 1);
   };
   double& uncarried = words[layout.uncarried];
@@ -136,7 +136,7 @@ void Tally::commit() const {
     if (record.label < 0) continue;
     double* label = labels + record.label * layout.kLabelWords;
     add_row(label, record);
-    if (target_.confusion != nullptr && record.prediction >= 0) {
+    if (target_.confusion != nullptr && is_confused(record)) {
       target_.confusion[record.label * layout.classes + record.prediction] += 1;
     }
     if (++uncarried == kTermsBetweenCarries) {

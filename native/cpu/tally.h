@@ -17,6 +17,10 @@ struct RowRecord {
   double loss;
 };
 
+/** Whether a row is counted in the confusion matrix, which lacks its diagonal: right rows, which most are, touch no
+ * cell. */
+SURPRISAL_FN bool is_confused(const RowRecord& row) { return row.prediction >= 0 && row.prediction != row.label; }
+
 /** Adds a row to the words of its label. */
 template <class Word>
 SURPRISAL_FN void add_row(Word* label, const RowRecord& row) {

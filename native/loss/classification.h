@@ -42,7 +42,7 @@ struct RowScores {
                          Number d, Number e)
       : loss(log_sum + -d), confidence(row.inverse()) {
     const Number others = select(d == Number(0), squares + (maxima - Number(1)), (squares - e * e) + maxima);
-    const Number miss = row.complement(e);
+    const Number miss = (row.rest + (Number(1) - e)) * confidence;  // 1 − p_y
     brier = others * confidence * confidence + miss * miss;
     entropy = log_sum - products * confidence;
   }

@@ -481,6 +481,49 @@ describe('ClassificationEvaluator', () => {
     });
   });
 
+  it('is refused by the native side for any call but plain cross entropy of indices', () => {
+    const entry = binding.losses.findIndex(({ name }) => name === 'cross_entropy');
+    const header = new Float64Array(binding.fields.length);
+    const set = (values: Readonly<Record<string, number>>) => {
+      for (const [field, value] of Object.entries(values))
+        header[(binding.fields as string[]).indexOf(field)] = value;
+    };
+    set({ loss: entry, reduction: binding.reductions.indexOf('sum'), outer: 2, inner: 1, classes: 3 });
+    set({ inputOuterStride: 3, inputInnerStride: 1, inputClassStride: 1, gradOutput: 1, ignoreIndex: NaN });
+    set({ indicesDtype: binding.dtypes.indexOf('int32'), ranks: 1, bins: 2 });
+    const { size } = binding.statisticsLayout(3, 1, 2);
+    const call = (words: Float64Array, confusion?: Float64Array, grad?: Float32Array) =>
+      binding.evaluate(
+        header,
+        new Float32Array(6),
+        new Int32Array(2),
+        grad,
+        ...([undefined, undefined, undefined, undefined, undefined, undefined] as const),
+        words,
+        confusion,
+      );
+    const refused = { code: 'ERR_SHAPE' };
+    assert.throws(() => call(new Float64Array(size - 1)), refused);
+    assert.throws(() => call(new Float64Array(size), new Float64Array(8)), refused);
+    assert.throws(() => call(new Float64Array(size), undefined, new Float32Array(6)), refused);
+    for (const [field, value] of [
+      ['parameter0', 0.1],
+      ['bins', 0],
+      ['ranks', -1],
+      ['reduction', 0],
+      ['loss', binding.losses.findIndex(({ name }) => name === 'nll')],
+    ] as const) {
+      const at = (binding.fields as string[]).indexOf(field);
+      const before = header[at]!;
+      header[at] = value;
+      assert.throws(() => call(new Float64Array(size)), refused, field);
+      header[at] = before;
+    }
+    const words = new Float64Array(size);
+    assertNear(call(words, new Float64Array(9))!, 2 * Math.log(3), 1e-6, () => 'loss');
+    assert.ok(words.some((word) => word !== 0));
+  });
+
   describe('counts nothing of a batch', () => {
     for (const classes of [5, 90]) {
       const { logits, labels } = batchOf(30, classes, 'float32');
@@ -544,6 +587,26 @@ describe('ClassificationEvaluator', () => {
     const wanted = new ClassificationEvaluator({ numClasses: 30 });
     for (let i = 0; i < 4; i++) wanted.update(logits, labels);
     assert.equal(stateOf(evaluator), stateOf(wanted));
+  });
+
+  it('counts asynchronous batches where calls work on copies', async () => {
+    const mode = binding.getMemoryMode();
+    binding.setMemoryMode('copied');
+    try {
+      for (const classes of [3, 80]) {
+        const { logits, labels } = batchOf(100, classes, 'float32');
+        const evaluator = await new ClassificationEvaluator({ numClasses: classes }).updateAsync(
+          logits,
+          labels,
+        );
+        assert.equal(
+          stateOf(evaluator),
+          stateOf(new ClassificationEvaluator({ numClasses: classes }).update(logits, labels)),
+        );
+      }
+    } finally {
+      binding.setMemoryMode(mode);
+    }
   });
 
   describe('options', () => {
@@ -652,6 +715,7 @@ describe('ClassificationEvaluator', () => {
       ['a class out of range', ['labels', 0, 0], 4, /a whole number below 4 as labels\[0\]\[0\]/],
       ['a class twice', ['labels', 1, 0], 0, /a class after the one before/],
       ['a cell out of range', ['confusion', 0, 0], 16, /below 16 as confusion\[0\]\[0\]/],
+      ['a cell of the diagonal', ['confusion', 0, 0], 5, /a cell off the diagonal as confusion/],
       ['no confusion matrix', ['confusion'], null, /an array as confusion/],
     ];
     for (const [what, path, value, message] of edits) {
