@@ -202,12 +202,12 @@ export class ClassificationEvaluator {
 
   /**
    * Counts a batch: logits [C], [N, C] or [N, C, d1, ...] of any floating dtype, strided or not; class indices of that
-   * shape without C. What throws has counted nothing.
+   * shape without C. What throws has counted nothing. Tensors of a GPU are brought to the CPU, where the work is done.
    *
    * @throws ERR_SHAPE, ERR_DTYPE, ERR_TARGET_OUT_OF_RANGE
    */
   update(logits: TensorLike, target: TensorLike): this {
-    const [input, labels] = this.#tensors(logits, target);
+    const [input, labels] = this.#tensors(logits, target).map((given) => given.to('cpu')) as [Tensor, Tensor];
     const addends = [...this.#criteria.values()].map((criterion) => criterion.evaluate(input, labels));
     binding.evaluate(...this.#arrays(input, labels));
     this.#add(addends);
@@ -223,7 +223,10 @@ export class ClassificationEvaluator {
     if (signal !== undefined && !(signal instanceof AbortSignal)) {
       throw typeError('ERR_OPTION', `${owner}: expected an AbortSignal for signal, got ${describe(signal)}`);
     }
-    const [input, labels] = this.#tensors(logits, target);
+    let [input, labels] = this.#tensors(logits, target);
+    // Only of what is elsewhere: arrays in host memory are in the hands of the call from here on.
+    if (input.device !== 'cpu') input = await input.toAsync('cpu');
+    if (labels.device !== 'cpu') labels = await labels.toAsync('cpu');
     const statistics = this.#statistics;
     awaited.set(statistics, (awaited.get(statistics) ?? 0) + 1);
     try {
