@@ -62,6 +62,9 @@ export type Field =
    * they are brought to the GPU and back. Where it is the GPU's, the results are too; of the others each may be either.
    */
   | 'device'
+  /** Of `statistics`: how many ranks are counted, and bins. */
+  | 'ranks'
+  | 'bins'
   /** The loss's own parameters, in the order of its registry entry. */
   | `parameter${0 | 1 | 2 | 3 | 4 | 5}`;
 
@@ -94,9 +97,38 @@ export type Arrays = [
   posWeight?: NativeArray | undefined,
   /** A constant of a class index's target, added to its row's loss (float64, one a class). */
   constants?: NativeArray | undefined,
+  /**
+   * Of cross entropy alone, with a class index a row, reduced and without a gradient: an evaluation's statistics
+   * (float64, see StatisticsLayout) and its confusion matrix without the diagonal (float64, wrong rows by label and class found). What the rows give
+   * is added to both when the call has succeeded: by evaluate before it returns, by evaluateAsync before its promise
+   * settles, on JavaScript's thread. Whoever calls keeps them from being collected until then.
+   */
+  statistics?: Float64Array | undefined,
+  confusion?: Float64Array | undefined,
   /** Of a GPU: where the work goes, its default stream if undefined. */
   stream?: NativeStream | undefined,
 ];
+
+/** Where each of an evaluation's statistics stands: native/statistics.h. All are whole numbers. */
+export interface StatisticsLayout {
+  readonly ignored: number;
+  readonly undefined: number;
+  readonly uncarried: number;
+  readonly brier: number;
+  readonly entropy: number;
+  readonly ranks: number;
+  /** bins + 1 groups of `binWords` words: rows, rows that are right, and a sum. */
+  readonly bins: number;
+  readonly binWords: number;
+  /** A group of `labelWords` words a class: rows, right ones, those of infinite and of undefined loss, and a sum. */
+  readonly labels: number;
+  readonly labelWords: number;
+  readonly size: number;
+  /** A sum is Σ word[i]·2^(digitBits·i + digitsExponent) over so many words. */
+  readonly digits: number;
+  readonly digitBits: number;
+  readonly digitsExponent: number;
+}
 
 export interface AsyncCall {
   /** For `cancel`. */
@@ -157,6 +189,12 @@ export interface Binding {
   transferFreesHeldMemory(): boolean;
   /** Σ_c q·log q of each row of a contiguous rows × classes matrix, with 0·log 0 = 0. */
   negativeEntropy(matrix: NativeArray, dtype: number, rows: number, classes: number): Float64Array;
+  statisticsLayout(classes: number, ranks: number, bins: number): StatisticsLayout;
+  /**
+   * Adds floating terms to a sum: `words` are its digits, and then how many terms were ∞, −∞ and NaN. The digits are
+   * afterwards below 2^digitBits, but for the last.
+   */
+  addTerms(terms: NativeArray, dtype: number, words: Float64Array): void;
   /** Copies elementwise between floating dtypes, rounding once to nearest even. */
   convert(source: NativeArray, sourceDtype: number, target: NativeArray, targetDtype: number): void;
   /** Instruction sets that were compiled in and that this machine runs, best first. */

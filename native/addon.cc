@@ -4,16 +4,19 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
 #include "async.h"
 #include "cpu/cpu.h"
 #include "cpu/processors.h"
+#include "cpu/tally.h"
 #include "cpu/thread_pool.h"
 #include "device_arrays.h"
 #include "devices.h"
 #include "environment.h"
+#include "loss/classification.h"
 
 namespace surprisal {
 namespace {
@@ -74,6 +77,31 @@ Napi::Value processors(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value statistics_layout(const Napi::CallbackInfo& info) {
+  const auto whole = [&](size_t i) { return info[i].ToNumber().Int64Value(); };
+  const StatisticsLayout layout{whole(0), whole(1), whole(2)};
+  const std::pair<const char*, int64_t> parts[] = {
+      {"ignored", layout.ignored},     {"undefined", layout.undefined},
+      {"uncarried", layout.uncarried}, {"brier", layout.brier},
+      {"entropy", layout.entropy},     {"ranks", layout.ranks},
+      {"bins", layout.bins()},         {"binWords", layout.kBinWords},
+      {"labels", layout.labels()},     {"labelWords", layout.kLabelWords},
+      {"size", layout.size()},         {"digits", kDigits},
+      {"digitBits", kDigitBits},       {"digitsExponent", kDigitsExponent}};
+  Napi::Object result = Napi::Object::New(info.Env());
+  for (const auto& [name, value] : parts) result.Set(name, static_cast<double>(value));
+  return result;
+}
+
+void add_terms(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const ArrayView terms = read_array(env, info[0], "terms"), words = read_array(env, info[2], "words");
+  const DType dtype = read_dtype(env, info[1].ToNumber().DoubleValue(), 2, "terms");  // float32 or float64
+  check_length(env, words, kDigits + 3, sizeof(double), "words");
+  const auto count = static_cast<int64_t>(terms.bytes / kDTypeSizes[static_cast<int>(dtype)]);
+  add_terms(terms.data, dtype, count, static_cast<double*>(words.data));
+}
+
 template <class List, class Make>
 Napi::Array array_of(Napi::Env env, const List& list, Make&& make) {
   Napi::Array array = Napi::Array::New(env);
@@ -123,6 +151,8 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   export_async(env, exports);
   export_device_arrays(env, exports);
   exports.Set("negativeEntropy", Napi::Function::New(env, negative_entropy));
+  exports.Set("statisticsLayout", Napi::Function::New(env, statistics_layout));
+  exports.Set("addTerms", Napi::Function::New(env, add_terms));
   exports.Set("convert", Napi::Function::New(env, convert));
   exports.Set("instructionSets", array_of(env, instruction_sets(), string));
   exports.Set("getInstructionSet", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {

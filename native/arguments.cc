@@ -37,6 +37,8 @@ enum Slot {
   kPosWeightClassStride,
   kGradOutput,
   kDevice,
+  kRanks,
+  kBins,
   kParameter0,
   kSlotCount = kParameter0 + kMaxParameters,
 };
@@ -140,6 +142,8 @@ const std::vector<const char*> kFieldNames = {
     "posWeightClassStride",
     "gradOutput",
     "device",
+    "ranks",
+    "bins",
     "parameter0",
     "parameter1",
     "parameter2",
@@ -277,6 +281,27 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
   }
   if (resident.input && ((call.grad != nullptr && !resident.grad) || (call.output != nullptr && !resident.output))) {
     refuse(env, "expected memory for the results on the device that the input is on");
+  }
+  bool on_device = false;
+  if (const ArrayView words = find(kStatistics, "statistics", on_device); words.data != nullptr) {
+    if (std::string_view(loss.name) != "cross_entropy" || call.indices == nullptr || call.dense != nullptr ||
+        call.weight != nullptr || call.parameters[0] != 0 || call.reduction == Reduction::none ||
+        call.grad != nullptr || call.device != kCpu) {
+      refuse(env,
+             "statistics are those of plain cross entropy of class indices, reduced, without a gradient, on the CPU");
+    }
+    constexpr int64_t kMostClasses = int64_t{1} << 24;  // they are numbered in the compute dtype
+    if (call.classes > kMostClasses) refuse(env, "too many classes for statistics");
+    StatisticsLayout& layout = call.statistics.layout;
+    layout.classes = call.classes;
+    layout.rank_count = to_integer(env, header[kRanks], 0, "ranks");
+    layout.bin_count = to_integer(env, header[kBins], 1, "bins");
+    to_integer(env, header[kRanks] + header[kBins], 1, "ranks and bins");
+    call.statistics.words = static_cast<double*>(checked(words, layout.size(), sizeof(double), "statistics"));
+    if (const ArrayView confusion = find(kConfusion, "confusion", on_device); confusion.data != nullptr) {
+      const int64_t cells = to_integer(env, header[kClasses] * header[kClasses], 1, "the confusion matrix");
+      call.statistics.confusion = static_cast<double*>(checked(confusion, cells, sizeof(double), "confusion"));
+    }
   }
   return call;
 }

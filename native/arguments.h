@@ -22,6 +22,8 @@ enum Array {
   kWeight,
   kPosWeight,
   kConstants,
+  kStatistics,
+  kConfusion,
   kStream,  // no array, but where a GPU's work goes
 };
 /** The most arguments that a call has. */

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "dtype.h"
+#include "statistics.h"
 
 namespace surprisal {
 
@@ -78,6 +79,9 @@ struct Evaluation {
   void* grad = nullptr;  // the input's dtype; null for a forward pass alone
   Strides grad_strides;
 
+  // Of cross entropy with a class index a row: takes what an evaluation counts, once the call has succeeded.
+  Statistics statistics;
+
   const std::atomic<int32_t>* cancelled = nullptr;
 
   constexpr int64_t rows() const { return outer * inner; }
@@ -117,7 +121,7 @@ class Computation {
   /** Begins the next stage, once all parts of the last have ended: how many it has, 0 where there is none. */
   virtual int64_t next_stage() = 0;
   virtual void run_part(int64_t i) = 0;
-  /** What evaluate returns, after the last stage. */
+  /** What evaluate returns, after the last stage; the statistics are added now, on the caller's thread. Once. */
   virtual double value() const = 0;
 };
 

@@ -5,6 +5,7 @@ import * as data from 'surprisal/data';
 import * as functional from 'surprisal/functional';
 import * as io from 'surprisal/io';
 import * as loss from 'surprisal/loss';
+import * as metrics from 'surprisal/metrics';
 import * as surprisal from 'surprisal';
 
 const require = createRequire(import.meta.url);
@@ -74,6 +75,7 @@ const entryPoints: Readonly<Record<string, { readonly module: object; readonly n
         'randBboxMinmax',
       ],
     },
+    'surprisal/metrics': { module: metrics, names: ['ClassificationEvaluator'] },
   };
 
 describe('the package', () => {

@@ -238,9 +238,31 @@ function finish({ value }: Prepared, loss: number | undefined): void {
   if (loss !== undefined) value.data[0] = loss;
 }
 
+/** What lib/metrics asks of losses beside what they offer to everyone. */
+export interface LossInternals {
+  /** What a loss was made of. */
+  readonly definitionOf: (loss: Loss) => LossDefinition;
+  /** The arrays of a forward call, once it passed every check. */
+  readonly arraysOf: (
+    loss: Loss,
+    input: TensorLike,
+    target: TensorLike,
+  ) => { readonly arrays: Arrays; readonly value: Tensor };
+}
+
+export let internals: LossInternals;
+
 /** Every loss: options become a definition once; here shapes and dtypes are checked, and the native side is called. */
 export abstract class Loss {
+  static {
+    internals = {
+      definitionOf: (loss) => loss.#source,
+      arraysOf: (loss, input, target) => loss.#prepare(input, target, false, undefined),
+    };
+  }
+
   readonly reduction: Reduction;
+  readonly #source: LossDefinition;
   readonly #definition: ReturnType<typeof partsOf>;
   /** The definition's part of a call's header. Calls fill in the rest; asynchronous ones take a copy. */
   readonly #header = new Float64Array(headerLength);
@@ -257,6 +279,7 @@ export abstract class Loss {
     if (weightPerClass && weight !== undefined && weight.shape.length !== 1) {
       throw rangeError('ERR_SHAPE', `${owner}: expected weight of shape [C], got ${showShape(weight.shape)}`);
     }
+    this.#source = definition;
     this.#definition = partsOf(definition, entry.kind);
     this.reduction = definition.reduction;
     const header = this.#header;
@@ -447,6 +470,8 @@ export abstract class Loss {
       this.#copies.of(weight?.values, home),
       this.#copies.of(posWeight?.values, home),
       this.#copies.of(lens?.constants, home),
+      undefined,
+      undefined,
       stream,
     ];
     while (arrays.at(-1) === undefined) arrays.pop();

@@ -408,6 +408,11 @@ class Across {
     return max;
   }
 
+  int64_t extent() const { return extent_; }
+
+  /** The class of a vector's elements. */
+  SURPRISAL_FN static V class_numbers(int64_t at) { return V(static_cast<R>(at / V::size)); }
+
   template <int n, class Each>
   SURPRISAL_FN PassSums<Number, V, n> softmax_pass(const Reader& input, const R* z, Maxima m, Each&& each) const {
     // Of fewer classes than a stretch along a row: there are few.
@@ -419,20 +424,25 @@ class Across {
       input.fetch_next(at);
       const V x = load(z + at, Full{});
       const V e = exponential(x);
-      const Terms<V, n> others = each(at, Full{}, Shifted<V>{exponential.difference(x), e});
       maxima = maxima + select(x == m, V(1), V(0));
       Terms<V, n + 1> all;
       all.term[0] = rest_term(x, m, e);
+      const Terms<V, n> others =
+          each(at, Full{}, Shifted<V>{exponential.difference(x), e}, all.term[0], std::true_type{});
       for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
       return all;
     };
     Sums<V, n + 1> sums;
     int64_t at = 0;
-    for (; at + step <= extent_; at += step) sums.add(sum_in_pairs<kClasses>(at, V::size, terms));
+    for (; at + step <= extent_; at += step) {
+      sums.add(sum_in_pairs<kClasses>(at, V::size, terms));
+      end_stretch(each);
+    }
     Terms<V, n + 1> last = {};
     for (; at < extent_; at += V::size) last = last + terms(at);
     sums.add(last);
-    PassSums<Number, V, n> result = {{in_double(m), sums.sum[0].lanes(), in_double(maxima)}, {}};
+    end_stretch(each);
+    PassSums<Number, V, n> result = {{in_double(m), sums.sum[0].lanes(), in_double(maxima)}, {}, in_double(maxima)};
     for (int i = 0; i < n; ++i) result.terms.sum[i] = sums.sum[i + 1];
     return result;
   }

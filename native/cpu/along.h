@@ -106,6 +106,25 @@ class Along {
     return {largest_lane(max), stretches};
   }
 
+  /** Calls f(class, lanes, z) of the vectors that may have a logit of at least `bound`, as long as more() is true. */
+  template <class F, class More>
+  SURPRISAL_FN void look_for(V bound, const T* z, Maxima max, F&& f, More&& more) const {
+    constexpr int64_t step = kStretch * V::size;
+    int64_t c = 0;
+    for (; c + step <= classes_; c += step) {
+      const V largest = load(max.stretches + c / kStretch, Full{});
+      if (!any(either(largest > bound, largest == bound))) continue;
+      for (int64_t i = 0; i < step; i += V::size) f(c + i, Full{}, load(z + c + i, Full{}));
+      if (!more()) return;
+    }
+    for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+      f(c + i, lanes, load(z + c + i, lanes, kLowest));
+    });
+  }
+
+  /** The classes of a vector's elements. */
+  SURPRISAL_FN static V class_numbers(int64_t at) { return lane_numbers<V>() + V(static_cast<R>(at)); }
+
   template <int n, class Each>
   SURPRISAL_FN PassSums<double, V, n> softmax_pass(const Reader& input, const T* z, Maxima max, Each&& each) const {
     constexpr int64_t step = kStretch * V::size;
@@ -117,13 +136,14 @@ class Along {
       input.fetch_next(c);
       const V x = load(z + c, lanes, kLowest);
       const V e = exponential(x);
-      const Terms<V, n> others = each(c, lanes, Shifted<V>{exponential.difference(x), e});
       Terms<V, n + 1> all;
       all.term[0] = e;
       if constexpr (decltype(may_reach_maximum)::value) {
         all.term[0] = rest_term(x, m, e);
         maxima = maxima + select(x == m, V(1), V(0));
       }
+      const Terms<V, n> others =
+          each(c, lanes, Shifted<V>{exponential.difference(x), e}, all.term[0], may_reach_maximum);
       for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
       return all;
     };
@@ -138,15 +158,17 @@ class Along {
         sums.add(sum_in_pairs<kStretch>(
             c, V::size, [&](int64_t i) __attribute__((always_inline)) { return terms(i, Full{}, std::false_type{}); }));
       }
+      end_stretch(each);
     }
     Terms<V, n + 1> last = {};
     for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
       last = last + terms(c + i, lanes, std::true_type{});
     });
     sums.add(last);
+    end_stretch(each);
     Sum<V> maxima_sum;
     maxima_sum.add(maxima);
-    PassSums<double, V, n> result = {{max.row, sums.sum[0].total(), maxima_sum.total()}, {}};
+    PassSums<double, V, n> result = {{max.row, sums.sum[0].total(), maxima_sum.total()}, {}, maxima_sum.total()};
     for (int i = 0; i < n; ++i) result.terms.sum[i] = sums.sum[i + 1];
     return result;
   }

@@ -11,6 +11,7 @@
 
 #include "indices.h"
 #include "instruction_sets.h"
+#include "tally.h"
 #include "thread_pool.h"
 
 namespace surprisal {
@@ -125,10 +126,13 @@ class CpuComputation final : public Computation {
   /** The call is read and written until the end. Where its threads are shared, they take shorter runs of blocks. */
   CpuComputation(const Evaluation& call, bool shared)
       : call_(call),
-        loss_(current().load()->losses[call.loss]),
+        set_(*current().load()),
+        loss_(set_.losses[call.loss]),
         shared_(shared),
         rows_per_unit_(loss_.rows_per_unit(call)),
-        units_(call.rows() / rows_per_unit_) {}
+        units_(call.rows() / rows_per_unit_) {
+    if (call.statistics.words != nullptr) tally_ = std::make_unique<Tally>(call);
+  }
 
   /** Gives the call labels of its own, copied where they are checked: nothing changes them afterwards. */
   void keep_labels(Evaluation& call) {
@@ -159,14 +163,18 @@ class CpuComputation final : public Computation {
   void run_part(int64_t run) override {
     const bool alone = runs_ == blocks_;
     const int64_t begin = alone ? run : run * blocks_ / runs_, end = alone ? run + 1 : (run + 1) * blocks_ / runs_;
+    const bool counts = tally_ != nullptr && stage_ == Stage::rows;
+    std::unique_ptr<PartialTally> partial = counts ? tally_->borrow() : nullptr;
     for (int64_t i = begin; i < end; ++i) {
       const Block block{i * size_, std::min(units_, (i + 1) * size_), std::min(units_, end * size_)};
-      sums_[i] = stage_ == Stage::labels ? read_labels(block) : run_rows(block);
+      sums_[i] = stage_ == Stage::labels ? read_labels(block) : run_rows(block, partial.get());
     }
+    if (counts) tally_->give_back(std::move(partial));
   }
 
   /** The reduced loss. */
   double value() const override {
+    if (tally_ != nullptr) tally_->commit();
     return call_.reduction == Reduction::none ? 0 : sum_in_order(sums_, blocks_) / denominator_;
   }
 
@@ -240,9 +248,9 @@ class CpuComputation final : public Computation {
   }
 
   /** In pieces, as the blocks of a huge call are long and it may be cancelled. */
-  double run_rows(Block block) const {
-    const Problem problem{call_, call_.grad_output / denominator_, streams_};
-    const BlockKernel run = loss_.run[static_cast<int>(call_.dtype)];
+  double run_rows(Block block, PartialTally* partial) const {
+    const Problem problem{call_, call_.grad_output / denominator_, streams_, tally_.get(), partial};
+    const BlockKernel run = (tally_ != nullptr ? set_.classification : loss_.run)[static_cast<int>(call_.dtype)];
     double sum = 0;
     for (int64_t begin = block.begin; begin < block.end; begin += piece_) {
       check_cancelled();
@@ -252,10 +260,12 @@ class CpuComputation final : public Computation {
   }
 
   const Evaluation& call_;
+  const InstructionSet& set_;
   const LossKernels& loss_;
   const bool shared_;
   const int64_t rows_per_unit_, units_;
   bool streams_ = false;
+  std::unique_ptr<Tally> tally_;
   std::unique_ptr<std::byte[]> labels_;
   const std::byte* shared_labels_ = nullptr;
   Stage stage_ = Stage::none;

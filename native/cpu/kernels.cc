@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "../loss/registry.h"
+#include "classification.h"
 #include "elementwise.h"
 #include "gather.h"
 #include "row_group.h"
@@ -24,6 +25,9 @@ struct OverRows {
                                         : Driver<Along<T>, Formula>::run(problem, block);
   }
 };
+
+template <class T>
+using ClassificationOf = OverRows<ClassificationDriver, T, Classification<Compute<T>>>;
 
 template <Kind kind, class T, class Formula>
 struct DriverOf;
@@ -171,8 +175,13 @@ void convert(const void* source, DType source_dtype, void* target, DType target_
 }  // namespace
 
 const InstructionSet& instruction_set() {
-  static constexpr InstructionSet set = {SURPRISAL_STRING(SURPRISAL_TARGET), kLossCount, kTable.losses,
-                                         negative_entropy, convert};
+  static constexpr InstructionSet set = {SURPRISAL_STRING(SURPRISAL_TARGET),
+                                         kLossCount,
+                                         kTable.losses,
+                                         {ClassificationOf<float>::run, ClassificationOf<double>::run,
+                                          ClassificationOf<Float16>::run, ClassificationOf<BFloat16>::run},
+                                         negative_entropy,
+                                         convert};
   return set;
 }
 

@@ -13,9 +13,12 @@
 //   per_class          of a value a class those of a vector's elements
 //   total              of a sum, a row's each; of such totals, all rows'
 //   maxima             the rows' largest logits, which softmax_pass takes
+//   class_numbers      the classes of a vector's elements, as numbers of their type
 //   softmax_pass       one exponential an element: the rows' sums, and those of the n terms that
-//                      `each(position, lanes, shifted)` gives of a vector. Lanes past a row's end have z = −∞, e = 0.
-//                      Meanwhile the next unit is fetched: the exponentials leave time for it.
+//                      `each(position, lanes, shifted, rest, may_reach_maximum)` gives of a vector: rest is e, 0 at the
+//                      row's maximum, which false_type says is elsewhere.
+//                      Lanes past a row's end have z = −∞, e = 0. each.end_stretch(), if it has one, is told of
+//                      stretches. Meanwhile the next unit is fetched: the exponentials leave time for it.
 
 #include "across.h"
 #include "along.h"

@@ -4,11 +4,17 @@
 
 namespace surprisal {
 
+class Tally;
+struct PartialTally;
+
 /** An evaluation whose labels were read: what every block of rows needs to know. */
 struct Problem {
   const Evaluation& call;
   double grad_scale;  // of dL/dz of a row: 1 ÷ denominator, times grad_output where that is one number
   bool streams;       // the gradient is written past the caches
+
+  const Tally* tally = nullptr;  // of a call for statistics, with what this part counts into
+  PartialTally* partial = nullptr;
 };
 
 /** Units of work [begin, end): rows, or samples of a row group. */
@@ -36,6 +42,7 @@ struct InstructionSet {
   const char* name;
   int loss_count;
   const LossKernels* losses;
+  BlockKernel classification[kFloatDTypeCount];  // cross entropy with statistics of its rows
   void (*negative_entropy)(const void* matrix, DType, int64_t rows, int64_t classes, double* result);
   void (*convert)(const void* source, DType source_dtype, void* target, DType target_dtype, int64_t count);
 };

@@ -194,12 +194,12 @@ struct RowGroup {
         R* p_row = probabilities + k * width;
         T* dz = call.grad != nullptr ? grad[k].row(row) : nullptr;
         if (dz != nullptr) grad[k].prepare_ends(dz);
-        const auto keep = [&](int64_t at, auto within, Shifted<V> shifted) __attribute__((always_inline)) {
+        const auto keep = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
           store(p_row + at, shifted.e, Full{});
           if (dz != nullptr) grad[k].prepare(dz, at);
           return Terms<V, 1>{inside(within, -shifted.d)};
         };
-        const auto [row_sums, terms] = lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), keep);
+        const auto [row_sums, terms, maxima] = lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), keep);
         sums[k] = row_sums;
         if (k == 0) {
           distances = terms.sum[0];

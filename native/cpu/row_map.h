@@ -53,7 +53,7 @@ struct RowMap {
  private:
   static void forward(const Lanes& lanes, const Reader& input, const T* z, R* exponentials, Writer& result,
                       const Labels& labels, T* out) {
-    const auto keep = [&](int64_t at, auto, Shifted<V> shifted) __attribute__((always_inline)) {
+    const auto keep = [&](int64_t at, auto, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
       store(exponentials + at, shifted.e, Full{});
       result.prepare(out, at);
       return Terms<V, 0>{};

@@ -40,7 +40,14 @@ template <class Number, class V, int n>
 struct PassSums {
   RowSums<Number> row;
   Sums<V, n> terms;
+  Number maxima;  // how many classes are at the maximum
 };
+
+/** Tells what looks at each vector of a pass that so many were summed in the compute type. */
+template <class Each>
+SURPRISAL_FN void end_stretch(Each& each) {
+  if constexpr (requires { each.end_stretch(); }) each.end_stretch();
+}
 
 /** Reads the input's rows. They must be asked for in rising order. */
 template <class T>

@@ -305,6 +305,34 @@ struct Vec {
 #endif
 };
 
+/** How many lanes of masks were true. */
+template <class R>
+class LaneCount {
+ public:
+  SURPRISAL_FN void add(Mask<R> mask) { count_ += number(mask); }
+  SURPRISAL_FN void subtract(Mask<R> mask) { count_ -= number(mask); }
+
+#if defined(__AVX512F__)
+  SURPRISAL_FN int64_t total() const { return count_; }
+
+ private:
+  SURPRISAL_FN static int64_t number(Mask<R> mask) { return __builtin_popcount(mask.raw); }
+
+  int64_t count_ = 0;
+#else
+  SURPRISAL_FN int64_t total() const {
+    int64_t total = 0;
+    for (size_t i = 0; i < kVectorBytes / sizeof(R); ++i) total += count_[i];
+    return total;
+  }
+
+ private:
+  SURPRISAL_FN static typename Vectors<R>::Int number(Mask<R> mask) { return -mask.raw; }
+
+  typename Vectors<R>::Int count_ = {};
+#endif
+};
+
 /** Bits of the tables that lookup() takes. */
 #if defined(__AVX512F__)
 template <class R>
@@ -554,6 +582,63 @@ SURPRISAL_FN void for_each_vector(int64_t count, F&& f) {
   for (; c + V::size <= count; c += V::size) f(c, Full{});
   if (c < count) f(c, Partial{static_cast<int>(count - c)});
 }
+
+/**
+ * Σ x of numbers in [0, 2^6), each cut off to a multiple of 2^-80, as two sums of whole numbers in each lane: of
+ * x·2^48, and of what that leaves, times 2^32. Both hold 256 terms.
+ */
+template <class Number>
+class FixedSum {
+ public:
+  static constexpr int kTerms = 256;
+
+  SURPRISAL_FN void add(const Number& x) {
+    Vec<double> part[kParts];
+    memcpy(&part, &x, sizeof(part));
+    for (int i = 0; i < kParts; ++i) {
+      const DoubleVector scaled = part[i].raw * 0x1p48;
+      const LongVector whole = __builtin_convertvector(scaled, LongVector);
+      const DoubleVector left = (scaled - __builtin_convertvector(whole, DoubleVector)) * 0x1p32;
+      wholes_[i] += whole;
+      lefts_[i] += __builtin_convertvector(left, LongVector);
+    }
+  }
+
+  /** Calls f(wholes, lefts) of each lane, and begins anew. */
+  template <class F>
+  SURPRISAL_FN void take(F&& f) {
+    for (int i = 0; i < kParts; ++i) {
+      for (int j = 0; j < Vec<double>::size; ++j) f(int64_t{wholes_[i][j]}, int64_t{lefts_[i][j]});
+      wholes_[i] = lefts_[i] = LongVector{};
+    }
+  }
+
+ private:
+  static constexpr int kParts = sizeof(Number) / sizeof(DoubleVector);
+
+  LongVector wholes_[kParts] = {}, lefts_[kParts] = {};
+};
+template <>
+class FixedSum<double> {
+ public:
+  static constexpr int kTerms = 256;
+
+  SURPRISAL_FN void add(double x) {
+    const double scaled = x * 0x1p48;
+    const auto whole = static_cast<int64_t>(scaled);
+    wholes_ += whole;
+    lefts_ += static_cast<int64_t>((scaled - static_cast<double>(whole)) * 0x1p32);
+  }
+
+  template <class F>
+  SURPRISAL_FN void take(F&& f) {
+    f(wholes_, lefts_);
+    wholes_ = lefts_ = 0;
+  }
+
+ private:
+  int64_t wholes_ = 0, lefts_ = 0;
+};
 
 /** Several terms of a sum, a vector each. */
 template <class V, int n>

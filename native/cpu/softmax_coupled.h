@@ -46,7 +46,7 @@ struct SoftmaxCoupled {
       input.expect(row + Lanes::kRows);
       T* dz = call.grad != nullptr ? grad.row(row) : nullptr;
       if (dz != nullptr) grad.prepare_ends(dz);
-      const auto keep = [&](int64_t at, auto, Shifted<V> shifted) __attribute__((always_inline)) {
+      const auto keep = [&](int64_t at, auto, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
         store(exponentials + at, shifted.e, Full{});
         if (dz != nullptr) grad.prepare(dz, at);
         return Terms<V, 0>{};

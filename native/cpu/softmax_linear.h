@@ -166,7 +166,7 @@ struct SoftmaxLinear {
     constexpr int kTerms = spread == Spread::none ? 0 : spread == Spread::uniform || spread == Spread::dense ? 1 : 2;
     Sum<V> q_heads;
     if constexpr (kGrad) grad.prepare_ends(unit.dz);
-    const auto each = [&](int64_t at, auto within, Shifted<V> shifted) __attribute__((always_inline)) {
+    const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
       if constexpr (kGrad) {
         store(exponentials + at, shifted.e, Full{});
         grad.prepare(unit.dz, at);
@@ -183,7 +183,7 @@ struct SoftmaxLinear {
       }
       return terms;
     };
-    const auto [sums, terms] = lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, each);
+    const auto [sums, terms, maxima] = lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, each);
     unit.sums = sums;
     unit.q_sum = unit.dot = Number(0);
     if constexpr (spread == Spread::uniform) {

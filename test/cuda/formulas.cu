@@ -2,6 +2,7 @@
 // float and double. Compiled by `npm run check:nvcc`, never run; parity is the CUDA backend's tests' matter.
 
 #define SURPRISAL_TARGET device
+#include "../../native/loss/classification.h"
 #include "../../native/loss/registry.h"
 
 namespace surprisal {
@@ -62,7 +63,20 @@ __device__ void use_place(const double* parameters, R* values, int classes) {
   if constexpr (index + 1 < kRegistrySize) use_place<R, index + 1>(parameters, values, classes);
 }
 
+/** What an evaluation asks of a row. */
+template <class R>
+__device__ void use_classification(R* values, double* digits) {
+  using Row = Classification<R>;
+  const Shifted<R> shifted = {values[0], values[1]};
+  const RowSums<> row(values[0], values[1], 1);
+  const double squares = Row::add_square(values[1], values[2]), products = Row::add_product(shifted, values[2]);
+  const RowScores<double> scores(row, row.log_sum(), 1, squares, products, values[0], values[1]);
+  add_exactly(digits, scores.loss + scores.brier + scores.entropy + scores.confidence);
+}
+
 __global__ void use_all(const double* parameters, float* floats, double* doubles, int classes) {
+  use_classification(floats, doubles);
+  use_classification(doubles, doubles);
   use_place<float, 0>(parameters, floats, classes);
   use_place<double, 0>(parameters, doubles, classes);
 }

@@ -1,0 +1,319 @@
+#pragma once
+
+// Driver of an evaluation: cross entropy of rows with hard labels, and whatever else is known of a row after the same
+// two passes. The label's rank is counted where the stretches' maxima, which the first of them has, say that it may be.
+
+#include <array>
+
+#include "../loss/classification.h"
+#include "lanes.h"
+#include "tally.h"
+
+namespace surprisal {
+inline namespace SURPRISAL_TARGET {
+
+/**
+ * How many classes come before a row's label: those of larger logits, and of equal ones those of smaller index. Where
+ * these are as many as `enough` it may be any number from there on.
+ */
+template <class T>
+SURPRISAL_FN double label_rank(const Along<T>& lanes, const RowLabel<Compute<T>>& label, const T* z,
+                               typename Along<T>::Maxima max, int64_t enough) {
+  using R = Compute<T>;
+  using V = Vec<R>;
+  const int64_t y = label.index();
+  const V own(load_one(z + y));
+  const R no_logit = static_cast<R>(__builtin_nan(""));
+  LaneCount<R> before;
+  lanes.look_for(
+      own, z, max,
+      [&](int64_t c, auto, V x) __attribute__((always_inline)) {
+        // NaN equals nothing, and lanes past the row's end are of larger index.
+        const V of_smaller_index = select(lane_numbers<V>() < V(static_cast<R>(y - c)), x, V(no_logit));
+        before.add(x > own);
+        before.add(of_smaller_index == own);
+      },
+      [&] { return before.total() < enough; });
+  return static_cast<double>(before.total());
+}
+
+template <class R>
+SURPRISAL_FN Doubles<Vec<R>> label_rank(const Across<R>& lanes, const TileLabels<R>& labels, const R* z, Vec<R>,
+                                        int64_t) {
+  using V = Vec<R>;
+  const V own = rounded<V>(labels.of(z));
+  V smaller_index(1), before(0);
+  for (int64_t at = 0; at < lanes.extent(); at += V::size) {
+    const V x = load(z + at, Full{});
+    smaller_index = select(labels.at(at), V(0), smaller_index);
+    before = before + select(x > own, V(1), select(x == own, smaller_index, V(0)));
+  }
+  return in_double(before);
+}
+
+/** What is known of a row. */
+struct RowOutcome {
+  int64_t row, label;
+  double rank, prediction, loss, confidence;
+};
+
+/** Counts rows into a part's words. */
+template <class Number>
+class RowCounter {
+ public:
+  RowCounter(const Evaluation& call, const Tally& tally, PartialTally& partial)
+      : layout_(tally.layout()),
+        classes_(call.classes),
+        bins_(static_cast<double>(layout_.bin_count)),
+        edges_(tally.bin_edges()),
+        records_(tally.records()),
+        words_(partial.words.data()),
+        bin_words_(words_ + layout_.bins()),
+        label_words_(words_ + layout_.labels()),
+        confusion_(partial.confusion.empty() ? nullptr : partial.confusion.data()) {}
+
+  /** Rows are ignored until they are counted. */
+  void begin(int64_t row, int64_t count) {
+    words_[layout_.ignored] += count;
+    if (records_ == nullptr) return;
+    for (int64_t i = row; i < row + count; ++i) records_[i].label = -1;
+  }
+
+  void count(const RowOutcome& row) {
+    // Shared memory may have changed since labels were checked: what is written to must not depend on it.
+    if (static_cast<uint64_t>(row.label) >= static_cast<uint64_t>(classes_)) return;
+    words_[layout_.ignored] -= 1;
+    const bool defined = row.loss == row.loss;
+    const auto prediction = defined ? static_cast<int32_t>(row.prediction) : -1;
+    const RowRecord record{static_cast<int32_t>(row.label), prediction, row.loss};
+    if (records_ != nullptr) {
+      records_[row.row] = record;
+    } else {
+      add_row(label_words_ + row.label * layout_.kLabelWords, record);
+      if (confusion_ != nullptr && is_confused(record)) confusion_[row.label * classes_ + prediction] += 1;
+    }
+    if (!defined) {
+      words_[layout_.undefined] += 1;
+      return;
+    }
+    const auto rank = static_cast<int64_t>(row.rank);
+    if (rank < layout_.rank_count) words_[layout_.ranks + rank] += 1;
+    int64_t* bin = bin_words_ + bin_of(row.confidence) * layout_.kBinWords;
+    bin[0] += 1;
+    bin[1] += prediction == row.label;
+    FixedSum<double> confidence;
+    confidence.add(row.confidence);
+    take(confidence, bin + 2);
+  }
+
+  /** Adds numbers of a batch's rows, 0 where there are none. */
+  void add(const Number& brier, const Number& entropy) {
+    brier_.add(brier);
+    entropy_.add(entropy);
+    if (++terms_ == FixedSum<Number>::kTerms) finish();
+  }
+
+  void finish() {
+    take(brier_, words_ + layout_.brier);
+    take(entropy_, words_ + layout_.entropy);
+    terms_ = 0;
+  }
+
+ private:
+  /** Brings a sum's whole numbers to digits. */
+  template <class Sum>
+  SURPRISAL_FN static void take(Sum& sum, int64_t* digits) {
+    constexpr int kWholes = (-48 - kDigitsExponent) / kDigitBits;
+    static_assert(kWholes * kDigitBits + kDigitsExponent == -48);
+    constexpr int64_t kLow = (int64_t{1} << kDigitBits) - 1;
+    sum.take([&](int64_t wholes, int64_t lefts) __attribute__((always_inline)) {
+      digits[kWholes - 1] += lefts & kLow;
+      digits[kWholes] += (lefts >> kDigitBits) + (wholes & kLow);
+      digits[kWholes + 1] += wholes >> kDigitBits;
+    });
+  }
+
+  /** The product may be off by its rounding; the edges decide. */
+  int64_t bin_of(double confidence) const {
+    auto bin = static_cast<int64_t>(confidence * bins_);
+    if (confidence < edges_[bin]) --bin;
+    if (confidence >= edges_[bin + 1]) ++bin;
+    return bin;
+  }
+
+  const StatisticsLayout layout_;
+  const int64_t classes_;
+  const double bins_;
+  const double* edges_;
+  RowRecord* records_;
+  int64_t *words_, *bin_words_, *label_words_, *confusion_;
+  FixedSum<Number> brier_, entropy_;
+  int terms_ = 0;
+};
+
+/** As many rows as a vector has lanes, between their passes and their numbers, whose chains of operations are long. */
+template <class R>
+class RowBatch {
+  using V = Vec<R>;
+  using Number = Doubles<V>;
+
+ public:
+  static constexpr int size = V::size;
+
+  /** What the passes give of a row, or of a unit's rows. */
+  template <class N>
+  struct Sums {
+    N rest, at_maximum, squares, products, d, rank, prediction;
+  };
+
+  RowBatch() { clear(); }
+
+  bool full() const { return count_ == size; }
+
+  /** One more row. */
+  void add(int64_t row, int64_t label, const Sums<double>& sums) {
+    rows_[count_] = row;
+    labels_[count_] = label;
+    const double numbers[] = {sums.rest, sums.at_maximum, sums.squares,   sums.products,
+                              sums.d,    sums.rank,       sums.prediction};
+    for (int i = 0; i < kNumbers; ++i) numbers_[i][count_] = numbers[i];
+    ++count_;
+  }
+
+  /** All rows of a tile; those that don't count have no label. */
+  void add(const TileLabels<R>& labels, int64_t row, const Sums<Number>& sums) {
+    static_assert(sizeof(sums) == sizeof(numbers_));
+    memcpy(numbers_, &sums, sizeof(numbers_));
+    labels.each([&](int64_t at, int64_t label) {
+      rows_[at - row] = at;
+      labels_[at - row] = label;
+      return 0.0;
+    });
+    count_ = size;
+  }
+
+  /** Counts the rows, and begins anew. Returns the sum of their losses. */
+  double finish(RowCounter<Number>& counter) {
+    Sums<Number> sums;
+    memcpy(&sums, numbers_, sizeof(sums));
+    RowSums<Number> row;
+    row.rest = sums.rest;
+    const Number e = in_double(exponential(rounded<V>(sums.d)));
+    const RowScores<Number> scores(row, row.log_sum(), sums.at_maximum, sums.squares, sums.products, sums.d, e);
+    double counts[size], loss[size], confidence[size];
+    for (int j = 0; j < size; ++j) counts[j] = labels_[j] >= 0;
+    Number counted;
+    memcpy(&counted, counts, sizeof(counted));
+    const auto number = [&](const Number& x) {
+      return select(scores.loss == scores.loss, select(counted == Number(0), Number(0), x), Number(0));
+    };
+    counter.add(number(scores.brier), number(scores.entropy));
+    const Number rounded_confidence = in_double(rounded<V>(scores.confidence));
+    memcpy(loss, &scores.loss, sizeof(loss));
+    memcpy(confidence, &rounded_confidence, sizeof(confidence));
+    double loss_sum = 0;
+    for (int j = 0; j < size; ++j) {
+      if (labels_[j] < 0) continue;
+      counter.count({rows_[j], labels_[j], numbers_[kRank][j], numbers_[kPrediction][j], loss[j], confidence[j]});
+      loss_sum += loss[j];
+    }
+    clear();
+    return loss_sum;
+  }
+
+ private:
+  static constexpr int kNumbers = 7, kRank = 5, kPrediction = 6;
+
+  void clear() {
+    memset(numbers_, 0, sizeof(numbers_));
+    for (int64_t& label : labels_) label = -1;
+    count_ = 0;
+  }
+
+  int count_ = 0;
+  int64_t rows_[size], labels_[size];
+  alignas(Number) double numbers_[kNumbers][size];
+};
+
+template <class Lanes, class Formula>
+struct ClassificationDriver {
+  using T = typename Lanes::Stored;
+  using R = typename Lanes::R;
+  using V = typename Lanes::V;
+  using Number = typename Lanes::Number;
+  using Reader = typename Lanes::Reader;
+  using Labels = typename Lanes::Labels;
+  using Batch = RowBatch<R>;
+
+  static size_t scratch(const Evaluation& call) { return Lanes::scratch(call, 1) + Reader::scratch(call); }
+
+  static double run(const Problem& problem, Block block) {
+    const Evaluation& call = problem.call;
+    Arena& arena = Arena::local();
+    arena.reserve(scratch(call));
+    const Lanes lanes(call, 1, arena);
+    Reader input(call, block, arena);
+    RowCounter<Doubles<V>> counter(call, *problem.tally, *problem.partial);
+    Batch batch;
+    double loss_sum = 0;
+    for (int64_t next = block.begin; next < block.end; next += Lanes::kRows) {
+      counter.begin(next, block.end - next < Lanes::kRows ? block.end - next : Lanes::kRows);
+      const Labels labels(call, block, next);
+      if (!labels.any()) continue;
+      const T* z = input.row(next);
+      input.expect(next + Lanes::kRows);
+      const auto sums = passes(lanes, input, labels, z, problem.tally->layout().rank_count);
+      if constexpr (std::is_same_v<Number, double>) {
+        batch.add(next, labels.index(), sums);
+      } else {
+        batch.add(labels, next, sums);
+      }
+      if (batch.full()) loss_sum += batch.finish(counter);
+    }
+    loss_sum += batch.finish(counter);
+    counter.finish();
+    return loss_sum;
+  }
+
+ private:
+  /** What the loss has no use for. Products are added by one instruction each, so they are not summed in pairs. */
+  struct Others {
+    V square{0}, product{0};
+    V first{static_cast<R>(__builtin_inf())};  // class at the maximum
+    Sum<V> squares, products;
+
+    template <class Within, class MayReachMaximum>
+    SURPRISAL_FN Terms<V, 0> operator()(int64_t at, Within, Shifted<V> x, V rest, MayReachMaximum) {
+      square = Formula::add_square(rest, square);
+      product = Formula::add_product(x, product);
+      if constexpr (MayReachMaximum::value) {
+        first = minimum(first, select(x.d == V(0), Lanes::class_numbers(at), V(static_cast<R>(__builtin_inf()))));
+      }
+      return {};
+    }
+    SURPRISAL_FN void end_stretch() {
+      squares.add(square);
+      products.add(product);
+      square = product = V(0);
+    }
+  };
+
+  SURPRISAL_FN static typename Batch::template Sums<Number> passes(const Lanes& lanes, const Reader& input,
+                                                                   const Labels& labels, const T* z, int64_t enough) {
+    const auto max = lanes.maxima(z, 0);
+    const Number rank = label_rank(lanes, labels, z, max, enough);
+    Others others;
+    const auto [sums, terms, at_maximum] = lanes.template softmax_pass<0>(input, z, max, others);
+    Number first;
+    if constexpr (std::is_same_v<Number, double>) {
+      first = -largest_lane(-others.first);
+    } else {
+      first = in_double(others.first);
+    }
+    return {sums.rest, at_maximum, Lanes::total(others.squares), Lanes::total(others.products), labels.of(z) - sums.max,
+            rank,      first};
+  }
+};
+
+}  // namespace SURPRISAL_TARGET
+}  // namespace surprisal
