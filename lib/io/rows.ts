@@ -1,4 +1,4 @@
-import { abortError, describe, typeError, unsupportedFile } from '../errors.js';
+import { abortError, describe, rangeError, typeError, unsupportedFile } from '../errors.js';
 import { checkOptions, booleanOption, numberOption } from '../options.js';
 import { allocate, numel, showShape, Tensor, type DType, type TypedArray } from '../tensor.js';
 import { bytesOf, itemSizes, swapBytes } from './elements.js';
@@ -31,6 +31,11 @@ export interface BlockOptions {
    * its own, to be kept.
    */
   reuse?: boolean;
+  /**
+   * K: the rows are K splits of a batch, one after another, as JsdCrossEntropy has them. A block is then the same rows of
+   * each split, K·rowsPerBlock in all, and start, end and rowsPerBlock are of one split. 1 by default.
+   */
+  splits?: number;
   /** Stops reading: the iterator throws an AbortError with the code ERR_ABORTED. */
   signal?: AbortSignal;
 }
@@ -141,9 +146,18 @@ export const throwIfAborted = (signal: AbortSignal | undefined): void => {
   if (signal?.aborted) throw abortError(signal.reason, 'the operation was aborted');
 };
 
+/** Fills each pass's part of a block; all of them have ended when it settles. */
+async function fillParts(passes: readonly RowPass[], data: TypedArray, length: number): Promise<void> {
+  const fills = await Promise.allSettled(
+    passes.map((pass, k) => pass.fill(data.subarray(k * length, (k + 1) * length))),
+  );
+  for (const fill of fills) if (fill.status === 'rejected') throw fill.reason;
+}
+
 interface Plan {
   readonly start: number;
   readonly end: number;
+  readonly splits: number;
   readonly rowsPerBlock: number;
   readonly reuse: boolean;
   readonly signal: AbortSignal | undefined;
@@ -189,8 +203,22 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
   }
 
   #plan(owner: string, options: BlockOptions | undefined): Plan {
-    const checked = checkOptions(owner, options, ['rowsPerBlock', 'start', 'end', 'reuse', 'signal']);
-    const { numRows } = this;
+    const checked = checkOptions(owner, options, [
+      'rowsPerBlock',
+      'start',
+      'end',
+      'reuse',
+      'splits',
+      'signal',
+    ]);
+    const splits = numberOption(owner, 'splits', checked.splits ?? 1, { min: 1, integer: true });
+    if (this.numRows % splits !== 0) {
+      throw rangeError(
+        'ERR_SHAPE',
+        `${owner}: expected rows that make up ${splits} splits, got ${count(this.numRows)} in ${this.#source.name}`,
+      );
+    }
+    const numRows = this.numRows / splits;
     const start = numberOption(owner, 'start', checked.start ?? 0, { min: 0, max: numRows, integer: true });
     const end = numberOption(owner, 'end', checked.end ?? numRows, {
       min: start,
@@ -200,13 +228,13 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
     const rowsPerBlock = numberOption(
       owner,
       'rowsPerBlock',
-      checked.rowsPerBlock ?? Math.max(1, Math.floor(defaultBlockBytes / this.bytesPerRow)),
+      checked.rowsPerBlock ?? Math.max(1, Math.floor(defaultBlockBytes / (splits * this.bytesPerRow))),
       { min: 1, integer: true },
     );
     const reuse = booleanOption(owner, 'reuse', checked.reuse ?? true);
     const signal = checkSignal(owner, checked.signal);
     this.#checkOpen(owner);
-    return { start, end, rowsPerBlock, reuse, signal };
+    return { start, end, splits, rowsPerBlock, reuse, signal };
   }
 
   #checkOpen(owner: string): void {
@@ -233,29 +261,36 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
   async *#generate({
     start,
     end,
+    splits,
     rowsPerBlock,
     reuse,
     signal,
   }: Plan): AsyncGenerator<Tensor, void, undefined> {
     throwIfAborted(signal);
     this.#checkOpen('blocks');
-    const pass = this.#rows.pass(start, end);
+    const splitRows = this.numRows / splits;
+    const passes = Array.from({ length: splits }, (_, k) =>
+      this.#rows.pass(k * splitRows + start, k * splitRows + end),
+    );
+    const concurrent = passes.every((pass) => pass.concurrent);
     const rowLength = numel(this.shape, 1);
     const taken: { readonly data: TypedArray; readonly block: Tensor }[] = [];
     let turn = 0;
     const read = async (first: number): Promise<Tensor> => {
       const rows = Math.min(rowsPerBlock, end - first);
-      const length = rows * rowLength;
+      const part = rows * rowLength;
+      const length = splits * part;
       const last = reuse ? taken[turn] : undefined;
       last?.block.dispose();
       // Memory that was transferred away has length 0.
       let data = last !== undefined && last.data.length >= length ? last.data : allocate(this.dtype, length);
       if (data.length > length) data = data.subarray(0, length);
-      const block = new Tensor(data, [rows, ...this.rowShape], this.dtype);
+      const block = new Tensor(data, [splits * rows, ...this.rowShape], this.dtype);
       if (reuse) taken[turn] = { data, block };
       turn = 1 - turn;
-      if (!pass.concurrent) await Promise.all(queue);
-      await pass.fill(data);
+      if (!concurrent) await Promise.all(queue);
+      if (splits === 1) await passes[0]!.fill(data);
+      else await fillParts(passes, data, part);
       return block;
     };
     // Two reads are under way where nothing is at work in a block: then no time passes between the two.
@@ -289,7 +324,7 @@ export class RowReader implements AsyncDisposable, AsyncIterable<Tensor> {
       }
     } finally {
       await Promise.allSettled(queue);
-      await pass.close?.();
+      for (const pass of passes) await pass.close?.();
     }
   }
 

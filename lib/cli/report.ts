@@ -1,0 +1,60 @@
+/** What an evaluation found, as text and as JSON. */
+import type { ClassificationEvaluator, ClassificationMetrics } from '../metrics/classification_evaluator.js';
+import { showCount, showNumber, showPercent, table } from './terminal.js';
+
+/** What a report says beside the metrics. */
+export interface Extent {
+  /** Whether the evaluation was interrupted, and these are the metrics of the rows before. */
+  readonly partial: boolean;
+  /** Rows of the files, read ones and others. */
+  readonly totalRows: number;
+  /** K of a loss over splits. */
+  readonly splits: number;
+}
+
+/** A parameter as options name it: the state says what the native side is given. */
+const showParameters = (parameters: Readonly<Record<string, unknown>>) =>
+  Object.entries(parameters)
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => `${name} ${String(value)}`)
+    .join(', ');
+
+export function textReport(
+  { config }: ClassificationEvaluator,
+  metrics: ClassificationMetrics,
+  extent?: Extent,
+): string {
+  const rows: string[][] = [];
+  const left = [
+    ...(metrics.ignored > 0 ? [`${showCount(metrics.ignored)} ignored`] : []),
+    ...(metrics.undefined > 0 ? [`${showCount(metrics.undefined)} with NaN or infinite logits`] : []),
+    ...(extent !== undefined && extent.splits > 1 ? [`in ${extent.splits} splits`] : []),
+  ];
+  rows.push(['rows', showCount(metrics.rows), left.join(', ')]);
+  rows.push(['loss', `${showNumber(metrics.loss)} nats`, `perplexity ${showNumber(metrics.perplexity)}`]);
+  for (const [name, value] of Object.entries(metrics.losses)) {
+    const description = config.losses[name] as { parameters: Record<string, unknown>; loss: string };
+    rows.push([name, showNumber(value), `${description.loss}: ${showParameters(description.parameters)}`]);
+  }
+  for (const k of config.topK) rows.push([`top-${k} accuracy`, showPercent(metrics.topK[k]!), '']);
+  rows.push([
+    'calibration error',
+    showPercent(metrics.expectedCalibrationError),
+    `expected, of ${config.bins} bins; at most ${showPercent(metrics.maximumCalibrationError)}`,
+  ]);
+  rows.push(['Brier score', showNumber(metrics.brierScore), 'of 0 to 2']);
+  rows.push(['entropy', `${showNumber(metrics.entropy)} nats`, 'of the predictions']);
+  const lines = table(rows);
+  if (!extent?.partial) return lines;
+  const seen = metrics.rows + metrics.ignored;
+  return `PARTIAL: interrupted after ${showCount(seen)} of ${showCount(extent.totalRows)} rows\n${lines}`;
+}
+
+/** The same for programs. What is undefined or infinite is null, as JSON has no such numbers. */
+export function jsonReport(
+  { config, hash }: ClassificationEvaluator,
+  { confusionMatrix: _, ...metrics }: ClassificationMetrics,
+  extent: Partial<Extent> = {},
+): object {
+  return { partial: false, ...extent, ...metrics, config, hash };
+}
