@@ -38,6 +38,7 @@ calibration. Several files are one evaluation. FILE:NAME is an array of a file t
   --top-k K,...             accuracies of the label among the K largest logits; 1,5 by default
   --bins N                  of the calibration errors; 15 by default
   --ignore-index I          rows of this label count nowhere; -100 by default
+  --rows-per-block N        rows read at once, of each split; by default as many as 4 MiB hold
   --device auto|cpu         where to count; auto by default
   --json                    one JSON object, for programs
   --html FILE               a report that stands alone: calibration, losses, the worst rows, what is confused
@@ -60,6 +61,7 @@ const options = {
   'top-k': text,
   bins: text,
   'ignore-index': text,
+  'rows-per-block': text,
   device: text,
   json: { type: 'boolean' },
   html: text,
@@ -94,6 +96,7 @@ interface Plan {
   readonly ignoreIndex: number;
   readonly splits: number;
   readonly loss: ReturnType<typeof chooseLoss>;
+  readonly rowsPerBlock: number | undefined;
   readonly every: number;
   readonly paths: Readonly<Record<'html' | 'state' | 'checkpoint', string | undefined>>;
 }
@@ -118,6 +121,10 @@ function planOf(args: readonly string[]): Plan {
     ignoreIndex,
     splits: loss?.splits ?? 1,
     loss,
+    rowsPerBlock:
+      values['rows-per-block'] === undefined
+        ? undefined
+        : numberArgument('rows-per-block', given('rows-per-block', ''), { min: 1, integer: true }),
     every: 1000 * numberArgument('checkpoint-every', given('checkpoint-every', '5'), { min: 0 }),
     paths: {
       html: values['html'] as string | undefined,
@@ -284,7 +291,7 @@ class Evaluation {
     progress: Progress,
   ): Promise<void> {
     const { splits } = this.plan;
-    const rowsPerBlock = Math.max(1, Math.floor(blockBytes / (splits * shard.bytesPerRow)));
+    const { rowsPerBlock = Math.max(1, Math.floor(blockBytes / (splits * shard.bytesPerRow))) } = this.plan;
     const targets = labels.blocks({ splits: shard.targetSplits, start, rowsPerBlock });
     let row = start;
     try {

@@ -1,0 +1,67 @@
+/** Runs the command line as a person does: in a process of its own. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { join } from 'node:path';
+import { tensor } from 'surprisal';
+import { writeNpy } from 'surprisal/io';
+import { Samples } from '../support/random.js';
+
+const program = join('dist', 'cli', 'main.js');
+
+export interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export function surprisal(...args: string[]): Outcome {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args], { encoding: 'utf8' });
+  assert.doesNotMatch(stderr, /^\s+at /m, 'a stack trace');
+  return { code: status, stdout, stderr };
+}
+
+/** What it prints, of a run that must succeed without a word on stderr. */
+export function output(...args: string[]): string {
+  const { code, stdout, stderr } = surprisal(...args);
+  assert.equal(stderr, '');
+  assert.equal(code, 0);
+  return stdout;
+}
+
+export const json = <T = Record<string, unknown>>(...args: string[]): T =>
+  JSON.parse(output(...args, '--json')) as T;
+
+/** The same without waiting. */
+export function start(...args: string[]): { child: ChildProcess; outcome: Promise<Outcome> } {
+  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  const outcome = new Promise<Outcome>((resolve) => {
+    child.on('close', (code) => resolve({ code, stdout, stderr }));
+  });
+  return { child, outcome };
+}
+
+/** Logits of which the label's is the larger, the more so in some rows, and the labels. */
+export function batch(rows: number, classes: number, seed: number) {
+  const samples = new Samples(seed);
+  const labels = samples.labels(rows, classes);
+  const logits = Float32Array.from({ length: rows * classes }, () => 4 * samples.uniform() - 2);
+  labels.forEach((y, row) => (logits[row * classes + y]! += 3 * samples.uniform()));
+  return { logits: tensor(logits, { shape: [rows, classes] }), labels };
+}
+
+export async function writeBatch(
+  path: string,
+  labelsPath: string,
+  rows: number,
+  classes: number,
+  seed: number,
+) {
+  const made = batch(rows, classes, seed);
+  await writeNpy(path, made.logits);
+  await writeNpy(labelsPath, made.labels);
+  return made;
+}
