@@ -2,12 +2,14 @@ import { resolveDevice } from '../device.js';
 import { rangeError } from '../errors.js';
 import type { RowReader } from '../io/rows.js';
 import { ClassificationEvaluator } from '../metrics/classification_evaluator.js';
-import { allocate, Tensor } from '../tensor.js';
+import { allocate, showShape, Tensor } from '../tensor.js';
 import { readCheckpoint, removeCheckpoint, writeCheckpoint, writeText, type Position } from './checkpoint.js';
 import { openArray, openShards, pairArguments, type Shard } from './inputs.js';
 import { chooseLoss, lossNames, lossOptions } from './losses.js';
 import { Progress } from './progress.js';
+import { htmlReport } from './html.js';
 import { jsonReport, textReport, type Extent } from './report.js';
+import { RowLosses } from './row_losses.js';
 import {
   CommandError,
   exitCodes,
@@ -208,6 +210,8 @@ const blockBytes = 4 * 2 ** 20;
 class Evaluation {
   readonly evaluator: ClassificationEvaluator;
   readonly totalRows: number;
+  /** Of the report's. */
+  readonly rowLosses: RowLosses | undefined;
   /** Of each shard. */
   readonly #rowsBefore: readonly number[];
   #position: Position = { shard: 0, row: 0 };
@@ -220,6 +224,15 @@ class Evaluation {
     readonly shards: readonly Shard[],
   ) {
     this.evaluator = makeEvaluator(plan, shards[0]!.shape[1]!);
+    if (plan.paths.html !== undefined) {
+      const other = shards.find(({ shape }) => shape.length !== 2);
+      if (other !== undefined) {
+        throw new CommandError(
+          `${other.logits.text}: expected logits [N, C] for --html, got ${showShape(other.shape)}`,
+        );
+      }
+      this.rowLosses = new RowLosses(shards[0]!.shape[1]!, plan.ignoreIndex);
+    }
     let rows = 0;
     this.#rowsBefore = [0, ...shards.map(({ shape }) => (rows += shape[0]!))];
     this.totalRows = rows;
@@ -244,6 +257,7 @@ class Evaluation {
         `${path}: can't resume with these options: ${error.message.replace(/^[\w.]+: /, '')}; delete it to start over`,
       );
     }
+    this.rowLosses?.restore(path, checkpoint.rows);
     this.#position = checkpoint.position;
     note(`resumed at row ${showCount(this.done)} of ${showCount(this.totalRows)} (${path})`);
   }
@@ -257,7 +271,7 @@ class Evaluation {
       splits: this.plan.splits,
       position: this.#position,
       evaluator: this.evaluator,
-      rows: null,
+      rows: this.rowLosses ?? null,
     });
     this.#written = performance.now();
     this.#cost = this.#written - start;
@@ -296,17 +310,23 @@ class Evaluation {
     let row = start;
     try {
       for await (const block of logits.blocks({ splits, start, rowsPerBlock })) {
-        const target = (await targets.next()).value!;
+        const given = (await targets.next()).value!;
+        const target = shard.targetSplits < splits ? repeated(given, splits) : given;
+        let losses: Tensor | undefined;
         try {
-          await this.evaluator.updateAsync(
-            block,
-            shard.targetSplits < splits ? repeated(target, splits) : target,
-          );
+          losses = await this.rowLosses?.losses(block, target);
+          await this.evaluator.updateAsync(block, target);
         } catch (error) {
-          throw explain(error, shard, target, row, this.plan);
+          throw explain(error, shard, given, row, this.plan);
         }
         // From here on the rows count, and the position says so: a checkpoint is of both or of neither.
-        row += block.shape[0]! / splits;
+        const rows = block.shape[0]! / splits;
+        if (losses !== undefined) {
+          const first = row;
+          const rowOf = (i: number) => Math.floor(i / rows) * shard.samples + first + (i % rows);
+          this.rowLosses!.add(losses, block, target, this.#position.shard, rowOf);
+        }
+        row += rows;
         this.#position = { shard: this.#position.shard, row };
         progress.update(this.done);
         await this.#saveWhenDue();
@@ -341,6 +361,9 @@ export const command = {
     const extent: Extent = { partial, totalRows, splits };
     const metrics = evaluator.compute();
     if (paths.state !== undefined && !partial) await writeText(paths.state, JSON.stringify(evaluator));
+    if (paths.html !== undefined) {
+      await writeText(paths.html, htmlReport(evaluator, metrics, extent, shards, evaluation.rowLosses!));
+    }
     await print(
       parsed.values['json']
         ? toJson(jsonReport(evaluator, metrics, extent))

@@ -33,8 +33,8 @@ export function textReport(
   rows.push(['rows', showCount(metrics.rows), left.join(', ')]);
   rows.push(['loss', `${showNumber(metrics.loss)} nats`, `perplexity ${showNumber(metrics.perplexity)}`]);
   for (const [name, value] of Object.entries(metrics.losses)) {
-    const description = config.losses[name] as { parameters: Record<string, unknown>; loss: string };
-    rows.push([name, showNumber(value), `${description.loss}: ${showParameters(description.parameters)}`]);
+    const { parameters } = config.losses[name] as { parameters: Record<string, unknown> };
+    rows.push([name, showNumber(value), showParameters(parameters)]);
   }
   for (const k of config.topK) rows.push([`top-${k} accuracy`, showPercent(metrics.topK[k]!), '']);
   rows.push([
