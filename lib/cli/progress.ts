@@ -8,7 +8,7 @@ export interface ProgressStream {
   write(text: string): unknown;
 }
 
-const barWidth = 24;
+const [shortestBar, longestBar] = [4, 24];
 const millisecondsBetween = 100;
 
 /** A span as m:ss, or h:mm:ss. */
@@ -56,13 +56,15 @@ export class Progress {
     this.#drawn = now;
     const rate = ((done - this.#first) / (now - this.#start)) * 1000;
     const fraction = this.#total === 0 ? 1 : done / this.#total;
-    const filled = Math.round(barWidth * fraction);
-    const line =
-      `[${'#'.repeat(filled)}${'-'.repeat(barWidth - filled)}] ${Math.floor(100 * fraction)} %  ` +
-      `${showCount(done)} of ${showCount(this.#total)} rows  ${showRate(rate || 0)}  ` +
-      `${showTime((this.#total - done) / rate)} left`;
-    // A line that wraps can't be written anew.
-    this.#stream.write(`\r\x1b[2K${line.slice(0, (this.#stream.columns ?? 80) - 1)}`);
+    const text =
+      `${Math.floor(100 * fraction)} %  ${showCount(done)} of ${showCount(this.#total)} rows  ` +
+      `${showRate(rate || 0)}  ${showTime((this.#total - done) / rate)} left`;
+    // A line that wraps can't be written anew: the bar gives way, then the end of the text.
+    const columns = (this.#stream.columns ?? 80) - 1;
+    const width = Math.min(longestBar, columns - text.length - '[] '.length);
+    const filled = Math.round(width * fraction);
+    const bar = width < shortestBar ? '' : `[${'#'.repeat(filled)}${'-'.repeat(width - filled)}] `;
+    this.#stream.write(`\r\x1b[2K${(bar + text).slice(0, columns)}`);
     this.#shown = true;
   }
 

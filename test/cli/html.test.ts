@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { tensor } from 'surprisal';
+import { writeNpy } from 'surprisal/io';
+import { CrossEntropyLoss } from 'surprisal/loss';
+import { ClassificationEvaluator } from 'surprisal/metrics';
+import { temporaryFolder } from '../io/files.js';
+import { output, start, surprisal, writeBatch, type batch } from './command.js';
+
+const [rows, classes] = [900, 6];
+
+describe('surprisal eval --html', () => {
+  const path = temporaryFolder();
+  let made: ReturnType<typeof batch>;
+  let losses: Float32Array;
+  let html = '';
+  const pair = () => [path('<logits> & co.npy'), path('labels.npy')];
+  const section = (id: string) => new RegExp(`<section id="${id}">(.*?)</section>`, 's').exec(html)![1]!;
+  /** Cells of a section's table. */
+  const cells = (id: string) =>
+    [...section(id).matchAll(/<tr>(<td.*?)<\/tr>/g)].map(([, row]) =>
+      [...row!.matchAll(/<td[^>]*>(.*?)<\/td>/g)].map(([, text]) => text!),
+    );
+  const number = (text: string) => Number(text.replaceAll(',', ''));
+
+  before(async () => {
+    made = await writeBatch(...(pair() as [string, string]), rows, classes, 5);
+    losses = new CrossEntropyLoss({ reduction: 'none' }).forward(made.logits, made.labels)
+      .data as Float32Array;
+    output('eval', ...pair(), '--html', path('report.html'), '--rows-per-block', '128');
+    html = readFileSync(path('report.html'), 'utf8');
+  });
+
+  it('stands alone, for light and dark, its tags closed', () => {
+    assert.doesNotMatch(html, /<script|<link|<img|https?:|url\(|@import/);
+    assert.ok(html.includes('prefers-color-scheme: dark'));
+    assert.ok(html.includes('&#60;logits&#62; &#38; co.npy') && !html.includes('<logits>'));
+    const open: string[] = [];
+    for (const [, end, tag, self] of html.matchAll(/<(\/?)([a-z]\w*)[^>]*?(\/?)>/g)) {
+      if (self || ['meta'].includes(tag!)) continue;
+      if (end) assert.equal(open.pop(), tag);
+      else open.push(tag!);
+    }
+    assert.deepEqual(open, []);
+  });
+
+  it('has the worst rows, the worst first', () => {
+    const expected = [...losses.keys()].sort((a, b) => losses[b]! - losses[a]! || a - b).slice(0, 25);
+    const found = cells('worst');
+    assert.deepEqual(
+      found.map(([, row]) => number(row!)),
+      expected,
+    );
+    found.forEach(([, row, label, prediction, loss]) => {
+      const z = Array.from(
+        made.logits.data.subarray(number(row!) * classes, (number(row!) + 1) * classes) as Float32Array,
+      );
+      assert.equal(Number(label), made.labels[number(row!)]);
+      assert.equal(Number(prediction), z.indexOf(Math.max(...z)));
+      assert.equal(loss, losses[number(row!)]!.toFixed(4));
+    });
+  });
+
+  it('has a histogram of all rows', () => {
+    const width = (3 * Math.log(classes)) / 40;
+    const expected = new Map<string, number>();
+    for (const loss of losses) {
+      const from = Math.min(40, Math.floor(loss / width)) * width;
+      expected.set(from.toFixed(2), (expected.get(from.toFixed(2)) ?? 0) + 1);
+    }
+    const bars = [...section('losses').matchAll(/<title>loss (\S+) [^:]*: ([\d,]+) rows<\/title>/g)];
+    assert.deepEqual(
+      new Map(bars.map(([, from, count]) => [Number(from).toFixed(2), number(count!)])),
+      new Map([...expected].sort(([a], [b]) => Number(a) - Number(b))),
+    );
+  });
+
+  it('has the reliability diagram and the most confused classes', () => {
+    const evaluator = new ClassificationEvaluator({ numClasses: classes }).update(made.logits, made.labels);
+    const { calibration, confusionMatrix } = evaluator.compute();
+    const bars = [...section('reliability').matchAll(/: ([\d.]+) % right of ([\d,]+) rows<\/title>/g)];
+    const filled = [...calibration.rows.keys()].filter((b) => calibration.rows[b]! > 0);
+    assert.deepEqual(
+      bars.map(([, right, count]) => [right, number(count!)]),
+      filled.map((b) => [(100 * calibration.accuracy[b]!).toFixed(2), calibration.rows[b]!]),
+    );
+    const matrix = confusionMatrix!.toArray() as number[][];
+    const wrong = matrix
+      .flatMap((row, y) => row.map((n, p) => [y, p, n] as const))
+      .filter(([y, p, n]) => y !== p && n > 0);
+    wrong.sort((a, b) => b[2] - a[2] || a[0] - b[0] || a[1] - b[1]);
+    assert.deepEqual(
+      cells('confused').map((row) => row.slice(0, 3).map(number)),
+      wrong.slice(0, 25),
+    );
+  });
+
+  it('is the same after kill -9', async () => {
+    const checkpoint = path('checkpoint.json');
+    const args = ['eval', ...pair(), '--html', path('resumed.html'), '--rows-per-block', '2'];
+    const { child, outcome } = start(...args, '--checkpoint', checkpoint, '--checkpoint-every', '0');
+    while (!existsSync(checkpoint)) await new Promise((resolve) => setTimeout(resolve, 1));
+    child.kill('SIGKILL');
+    assert.equal((await outcome).code, null);
+    assert.match(surprisal(...args, '--checkpoint', checkpoint).stderr, /resumed at row/);
+    assert.equal(readFileSync(path('resumed.html'), 'utf8'), html);
+  });
+
+  it('takes rows that are undefined, infinite or ignored, and logits of 16 bits', async () => {
+    const logits = tensor(
+      [
+        [NaN, 0],
+        [-Infinity, 0],
+        [1, 0],
+        [0, 0],
+      ],
+      { dtype: 'float16' },
+    );
+    await writeNpy(path('odd.npy'), logits);
+    await writeNpy(path('odd-labels.npy'), new Int32Array([0, 0, 0, -100]));
+    output('eval', path('odd.npy'), path('odd-labels.npy'), '--html', path('odd.html'));
+    html = readFileSync(path('odd.html'), 'utf8');
+    assert.deepEqual(
+      cells('worst').map((row) => row.slice(1)),
+      [
+        ['1', '0', '1', '∞', '0.00e+0'],
+        ['2', '0', '0', '0.3133', '7.31e-1'],
+      ],
+    );
+    assert.match(section('losses'), / 1 rows have an undefined loss\./);
+  });
+});
