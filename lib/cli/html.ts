@@ -27,7 +27,7 @@ const style = `
   pre { overflow-x: auto; margin: 0 }
   svg { width: 100%; height: auto; font: 12px system-ui, sans-serif }
   svg text { fill: var(--muted) } svg .g { stroke: var(--grid) } svg .a { stroke: var(--axis) }
-  svg .b { fill: var(--bar) } svg .d { stroke: var(--axis); stroke-dasharray: 4 4; fill: none }
+  svg .b { fill: var(--bar) } svg .d { stroke: var(--text); stroke-dasharray: 4 4; fill: none }
   svg .h:hover .b { opacity: 0.75 } svg .t { fill: none; pointer-events: all }`;
 
 const [width, height] = [480, 320];
@@ -232,7 +232,9 @@ ${reliability(metrics)}
 </section>
 <section id="losses"><h2>Losses of rows</h2>
 <p>Cross entropy. A guess among all classes has ${showNumber(Math.log(evaluator.config.numClasses))}.${
-    rowLosses.undefined > 0 ? ` ${showCount(rowLosses.undefined)} rows have an undefined loss.` : ''
+    rowLosses.undefined > 0
+      ? ` Rows without one, as their logits are undefined: ${showCount(rowLosses.undefined)}.`
+      : ''
   }</p>
 ${histogram(rowLosses)}
 </section>

@@ -53,8 +53,9 @@ export function textReport(
 /** The same for programs. What is undefined or infinite is null, as JSON has no such numbers. */
 export function jsonReport(
   { config, hash }: ClassificationEvaluator,
-  { confusionMatrix: _, ...metrics }: ClassificationMetrics,
+  metrics: ClassificationMetrics,
   extent: Partial<Extent> = {},
 ): object {
-  return { partial: false, ...extent, ...metrics, config, hash };
+  // C² numbers: the state has them, where they are not 0.
+  return { partial: false, ...extent, ...metrics, confusionMatrix: undefined, config, hash };
 }

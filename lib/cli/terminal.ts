@@ -51,7 +51,7 @@ export function parseArguments(args: readonly string[], options: Options): Parse
     const parsed = parseArgs({ args: [...args], options, allowPositionals: true, tokens: true });
     return {
       values: parsed.values,
-      tokens: parsed.tokens as readonly Token[],
+      tokens: parsed.tokens,
       positionals: parsed.positionals,
     };
   } catch (error) {

@@ -28,8 +28,7 @@ export function output(...args: string[]): string {
   return stdout;
 }
 
-export const json = <T = Record<string, unknown>>(...args: string[]): T =>
-  JSON.parse(output(...args, '--json')) as T;
+export const json = (...args: string[]): unknown => JSON.parse(output(...args, '--json'));
 
 /** The same without waiting. */
 export function start(...args: string[]): { child: ChildProcess; outcome: Promise<Outcome> } {

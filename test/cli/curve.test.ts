@@ -23,9 +23,9 @@ describe('surprisal curve jsd', () => {
       [3, 12],
       [2, 5],
     ] as const) {
-      const { points } = json<{ points: { change: number; divergence: number }[] }>(
-        ...['curve', 'jsd', '--num-splits', String(k), '--alpha', String(alpha)],
-      );
+      const { points } = json(...['curve', 'jsd', '--num-splits', String(k), '--alpha', String(alpha)]) as {
+        points: { change: number; divergence: number }[];
+      };
       assert.equal(points.length, 21);
       const equal = Array.from({ length: 10 }, (_, c) => Number(c === 0));
       points.forEach(({ change, divergence: found }, i) => {
@@ -46,7 +46,7 @@ describe('surprisal curve jsd', () => {
     const line = /<polyline class="line" points="([^"]*)"/.exec(svg)![1]!;
     const pixels = line.split(' ').map((pair) => pair.split(',').map(Number) as [number, number]);
     assert.equal(pixels.length, 21);
-    const { points } = json<{ points: { change: number; divergence: number }[] }>('curve', 'jsd');
+    const { points } = json('curve', 'jsd') as { points: { change: number; divergence: number }[] };
     // Equal steps to the right; heights in proportion, up to the rounding to a hundredth of a pixel.
     const [lowest, highest] = [pixels[10]![1], pixels[0]![1]];
     pixels.forEach(([x, y], i) => {

@@ -127,6 +127,6 @@ describe('surprisal eval --html', () => {
         ['2', '0', '0', '0.3133', '7.31e-1'],
       ],
     );
-    assert.match(section('losses'), / 1 rows have an undefined loss\./);
+    assert.match(section('losses'), / Rows without one, as their logits are undefined: 1\./);
   });
 });

@@ -128,6 +128,34 @@ describe('RowReader', () => {
     assert.deepEqual(valuesOf(await reader.read({ start: 7, end: 9 })), expectedValues(20, 'float32', 70));
   });
 
+  for (const [name, options] of [
+    ['stored.npz', { name: 'logits' }],
+    ['deflated.npz', { name: 'logits' }],
+  ] as const) {
+    it(`gives the same rows of each split in a block, out of ${name}`, async () => {
+      await using reader = await openRows(fixture(name), options);
+      for (const splits of [1, 2, 4, 40]) {
+        const samples = 40 / splits;
+        const [start, end] = [Math.min(1, samples - 1), samples];
+        const found = await collect(reader.blocks({ splits, start, end, rowsPerBlock: 3, reuse: false }));
+        const expected: number[] = [];
+        for (let first = start; first < end; first += 3) {
+          const rows = Math.min(3, end - first);
+          for (let k = 0; k < splits; k++) {
+            expected.push(...expectedValues(10 * rows, 'float32', 10 * (k * samples + first)));
+          }
+        }
+        assert.deepEqual(found[0]!.shape, [splits * Math.min(3, end - start), 10]);
+        assert.deepEqual(found.flatMap(valuesOf), expected, `${splits} splits`);
+      }
+      assert.throws(() => reader.blocks({ splits: 3 }), {
+        code: 'ERR_SHAPE',
+        message: /rows that make up 3 splits, got 40/,
+      });
+      assert.throws(() => reader.blocks({ splits: 0 }), { code: 'ERR_OPTION' });
+    });
+  }
+
   it('takes turns with two buffers; a tensor whose memory was taken throws', async () => {
     await using reader = await logits();
     const buffers = new Set<ArrayBufferLike>();
