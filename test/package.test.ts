@@ -19,7 +19,7 @@ interface Manifest {
   readonly binary: { readonly napi_versions: readonly number[] };
   readonly dependencies: Readonly<Record<string, string>>;
   readonly exports: Readonly<Record<string, string>>;
-  readonly bin: Readonly<Record<string, string>>;
+  readonly bin: { readonly surprisal: string };
 }
 
 const manifest = require('surprisal/package.json') as Manifest;
@@ -142,7 +142,7 @@ describe('the package', () => {
 
   it('has a command of its name, which a shell can run', () => {
     assert.deepEqual(manifest.bin, { surprisal: './dist/cli/main.js' });
-    assert.ok(readFileSync(manifest.bin["surprisal"]!, 'utf8').startsWith('#!/usr/bin/env node\n'));
+    assert.ok(readFileSync(manifest.bin.surprisal, 'utf8').startsWith('#!/usr/bin/env node\n'));
   });
 
   it('keeps everything else to itself', () => {
