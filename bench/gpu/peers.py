@@ -1,4 +1,4 @@
-"""timm's formulas in PyTorch, eager and under torch.compile, beside a copy from device to device in the same rounds.
+"""timm's losses and PyTorch's, eager and under torch.compile, beside a copy from device to device in the same rounds.
 
     python3 bench/gpu/peers.py OUT.json
 
@@ -11,9 +11,9 @@ import sys
 
 try:
     import torch
-    import torch.nn.functional as F
-except ImportError:
-    print("bench/gpu/peers.py: left out, as there is no torch")
+    from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, LabelSmoothingCrossEntropy
+except ImportError as error:
+    print(f"bench/gpu/peers.py: left out: {error}")
     sys.exit(0)
 if not torch.cuda.is_available():
     print("bench/gpu/peers.py: left out, as no GPU was found")
@@ -26,37 +26,11 @@ SHAPES = [
 ROUNDS = 9
 
 
-def label_smoothing(x, y, smoothing=0.1):
-    logprobs = F.log_softmax(x, dim=-1)
-    nll = -logprobs.gather(dim=-1, index=y.unsqueeze(1)).squeeze(1)
-    return ((1.0 - smoothing) * nll + smoothing * -logprobs.mean(dim=-1)).mean()
-
-
-def cross_entropy(x, y):
-    return F.cross_entropy(x, y)
-
-
-def jsd(x, y, splits=3, alpha=12.0):
-    size = x.shape[0] // splits
-    parts = torch.split(x, size)
-    loss = label_smoothing(parts[0], y[:size])
-    probs = [F.softmax(part, dim=1) for part in parts]
-    log_mixture = torch.clamp(torch.stack(probs).mean(axis=0), 1e-7, 1).log()
-    return loss + alpha * sum(F.kl_div(log_mixture, p, reduction="batchmean") for p in probs) / splits
-
-
-def binary_cross_entropy(x, y, smoothing=0.1):
-    off = smoothing / x.shape[-1]
-    on = 1.0 - smoothing + off
-    target = torch.full(x.size(), off, device=x.device, dtype=x.dtype).scatter_(1, y.unsqueeze(1), on)
-    return F.binary_cross_entropy_with_logits(x, target)
-
-
 LOSSES = {
-    "CrossEntropyLoss": (cross_entropy, 1),
-    "LabelSmoothingCrossEntropy": (label_smoothing, 1),
-    "JsdCrossEntropy": (jsd, 3),
-    "BinaryCrossEntropy": (binary_cross_entropy, 1),
+    "CrossEntropyLoss": (torch.nn.CrossEntropyLoss(), 1),
+    "LabelSmoothingCrossEntropy": (LabelSmoothingCrossEntropy(), 1),
+    "JsdCrossEntropy": (JsdCrossEntropy(), 3),
+    "BinaryCrossEntropy": (BinaryCrossEntropy(), 1),
 }
 
 
