@@ -25,7 +25,6 @@ SHAPES = [
 ]
 ROUNDS = 9
 
-
 LOSSES = {
     "CrossEntropyLoss": (torch.nn.CrossEntropyLoss(), 1),
     "LabelSmoothingCrossEntropy": (LabelSmoothingCrossEntropy(), 1),
