@@ -4,7 +4,7 @@
 #
 #   scripts/gpu_run.sh test       the kernels beside the CPU backend, then mocha's suites
 #   scripts/gpu_run.sh sanitize   compute-sanitizer: memcheck, racecheck and initcheck over every driver
-#   scripts/gpu_run.sh ipc
+#   scripts/gpu_run.sh ipc        memory that processes share: with another Node process and with PyTorch
 #   scripts/gpu_run.sh bench      each loss beside a copy, after timm in PyTorch; JSON into $OUT, or build-gpu/
 #
 # It needs CMake, Ninja or make, a C++ compiler and nvcc, but neither Node nor a network. What needs a GPU is left out
@@ -85,8 +85,10 @@ case $task in
       --out "$results/gpu.json" "${@:2}"
     ;;
   ipc)
-    echo "scripts/gpu_run.sh: $task is not there yet" >&2
-    exit 1
+    unpack
+    compile
+    if [[ -z $capability ]]; then exit 0; fi
+    mochas --no-config --timeout 300000 'dist-dev/test/cuda/sharing.test.js' 'dist-dev/test/cuda/torch_peer.test.js'
     ;;
   *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
