@@ -211,6 +211,13 @@ export interface Binding {
    */
   allocateDevice(device: number, bytes: number, stream?: NativeStream): DeviceArray;
   freeDevice(memory: DeviceArray): void;
+  /** What other processes open memory by, 64 bytes, once all work on it is done. */
+  shareDevice(memory: DeviceArray): Uint8Array;
+  /** Memory of another process, as long as that has not freed it. */
+  openDevice(device: number, handle: Uint8Array, byteOffset: number, bytes: number): DeviceArray;
+  /** Memory of somebody else in this process, who must keep it; and where memory is. */
+  borrowDevice(device: number, address: bigint, bytes: number): DeviceArray;
+  addressOfDevice(memory: DeviceArray): bigint;
   /** All of `source`, one of both a GPU's. Waits where the target is the host's; of another source it was read then. */
   copyDevice(source: NativeArray, target: NativeArray, stream?: NativeStream): void;
   /** The same on a thread of the pool. A target in host memory must be unknown to others until the promise settles. */

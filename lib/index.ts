@@ -1,6 +1,7 @@
 export { devices, diagnose, getNumThreads, setNumThreads } from './device.js';
 export type { Device, DeviceInfo } from './device.js';
 export type { ErrorCode, SurprisalError } from './errors.js';
+export type { DeviceMemory } from './device_memory.js';
 export { Event, Stream } from './stream.js';
 export type { StreamOptions } from './stream.js';
 export { Tensor, tensor } from './tensor.js';
@@ -8,6 +9,7 @@ export type {
   DType,
   FloatDType,
   IntegerDType,
+  IpcHandle,
   NestedArray,
   TensorLike,
   TensorOptions,

@@ -1,6 +1,7 @@
 import type { DeviceArray, NativeArray, NativeStream } from '../binding.js';
 import { binding, dtypeCode } from './binding.js';
 import { cpu, deviceName, resolveDevice, type Device } from './device.js';
+import { borrow, checkMemory, isDeviceMemory, type DeviceMemory } from './device_memory.js';
 import { describe, rangeError, typeError } from './errors.js';
 import { checkOptions } from './options.js';
 import { streamOption, type Stream } from './stream.js';
@@ -29,7 +30,7 @@ export type NestedArray<T = number | bigint> = readonly (T | NestedArray<T>)[];
 export type TensorLike =
   | Tensor
   | {
-      readonly data: ArrayBufferView;
+      readonly data: ArrayBufferView | DeviceMemory;
       readonly shape: readonly number[];
       readonly dtype?: string;
       readonly strides?: readonly number[];
@@ -129,6 +130,20 @@ function detachedError(name: string) {
 export interface TransferOptions {
   /** Where the copy goes, the default stream of the GPU by default. */
   stream?: Stream;
+}
+
+/** What another process opens a tensor's memory by. JSON keeps it. */
+export interface IpcHandle {
+  /** CUDA's 64 bytes (cudaIpcMemHandle_t) in base64. */
+  readonly handle: string;
+  /** Where the elements begin in the memory of that handle. */
+  readonly byteOffset: number;
+  readonly shape: readonly number[];
+  /** In elements; row-major without them. */
+  readonly strides?: readonly number[];
+  readonly dtype: DType;
+  /** By its number where the handle is opened. */
+  readonly device: Device;
 }
 
 /** Memory of a tensor that was not disposed of: a typed array, or a GPU's. */
@@ -236,6 +251,79 @@ export class Tensor {
     this.dispose();
   }
 
+  /**
+   * What another process opens this tensor's memory by, without a copy: `Tensor.fromIpcHandle` there, or
+   * `cudaIpcOpenMemHandle`, as PyTorch and inference servers have it. All work on the tensor that was asked for so far is
+   * waited for. The first call moves the elements to memory that has a handle; later ones, and what is written by
+   * `{ out }`, find them there.
+   *
+   * The memory is this process's: it must live, and the tensor must not be disposed of, until the other one has closed it.
+   * Whoever writes must say when that is done, after `synchronize()` of its stream.
+   *
+   * @throws ERR_CUDA for memory that is itself another's, ERR_OUT_OF_MEMORY, ERR_DISPOSED, ERR_DTYPE for one on the CPU
+   */
+  ipcHandle(): IpcHandle {
+    const memory = this.#checkAlive();
+    if (ArrayBuffer.isView(memory)) {
+      throw typeError(
+        'ERR_DTYPE',
+        `ipcHandle(): expected a tensor on a GPU, but this one is in host memory; see to()`,
+      );
+    }
+    const { shape, strides, dtype, device } = this;
+    const handle = Buffer.from(binding.shareDevice(memory)).toString('base64');
+    return { handle, byteOffset: 0, shape, strides, dtype, device };
+  }
+
+  /**
+   * A tensor over memory of another process, without a copy. What was written to it before its handle was made is there;
+   * for later writes wait until that process says so. Disposing of the tensor closes the memory.
+   *
+   * @throws ERR_CUDA for a handle that can't be opened, one of this very process too; ERR_DTYPE, ERR_SHAPE, ERR_OPTION,
+   * ERR_CUDA_UNAVAILABLE
+   */
+  static fromIpcHandle(handle: IpcHandle): Tensor {
+    const owner = 'Tensor.fromIpcHandle';
+    const given = checkOptions(owner, handle, [
+      'handle',
+      'byteOffset',
+      'shape',
+      'strides',
+      'dtype',
+      'device',
+    ]);
+    const shape = checkShape(owner, given.shape);
+    if (!Object.hasOwn(holders, given.dtype)) {
+      throw typeError('ERR_DTYPE', `${owner}: expected a dtype, got ${describe(given.dtype)}`);
+    }
+    const strides = given.strides === undefined ? undefined : checkShape(`${owner}.strides`, given.strides);
+    if (strides !== undefined && strides.length !== shape.length) {
+      throw rangeError(
+        'ERR_SHAPE',
+        `${owner}: expected a stride for each dimension of ${showShape(shape)}, got ${showShape(strides)}`,
+      );
+    }
+    const bytes = typeof given.handle === 'string' ? Buffer.from(given.handle, 'base64') : Buffer.alloc(0);
+    if (bytes.length !== 64) {
+      throw typeError(
+        'ERR_DTYPE',
+        `${owner}: expected 64 bytes in base64 as handle, got ${describe(given.handle)}`,
+      );
+    }
+    const size = elementSize(given.dtype);
+    if (!isSize(given.byteOffset) || given.byteOffset % size !== 0) {
+      throw rangeError(
+        'ERR_SHAPE',
+        `${owner}: expected a byteOffset that ${size} divides, the size of an element, got ${describe(given.byteOffset)}`,
+      );
+    }
+    const number = resolveDevice(given.device);
+    if (number === cpu) throw typeError('ERR_OPTION', `${owner}: expected a GPU as device, got 'cpu'`);
+    const length = extent(shape, strides ?? contiguousStrides(shape));
+    const memory = binding.openDevice(number, bytes, given.byteOffset, Math.max(length, 1) * size);
+    return new Tensor(memory, shape, given.dtype, strides, deviceName(number));
+  }
+
   #checkAlive(): NativeArray {
     if (this.#memory === undefined)
       throw typeError('ERR_DISPOSED', 'this tensor was disposed; its data is gone');
@@ -283,9 +371,11 @@ function memoryOn(
   stream?: NativeStream,
 ): TypedArray | DeviceArray {
   if (device === cpu) return allocate(dtype, length);
-  const { BYTES_PER_ELEMENT } = allocateUnchecked(dtype, 0);
-  return binding.allocateDevice(device, Math.max(length, 1) * BYTES_PER_ELEMENT, stream);
+  return binding.allocateDevice(device, Math.max(length, 1) * elementSize(dtype), stream);
 }
+
+/** Bytes of an element. */
+const elementSize = (dtype: DType): number => allocateUnchecked(dtype, 0).BYTES_PER_ELEMENT;
 
 /** A new typed array that holds `length` elements of `dtype`. */
 export function allocate(dtype: DType, length: number): TypedArray {
@@ -364,7 +454,44 @@ function extent(shape: readonly number[], strides: readonly number[]): number {
   return last + 1;
 }
 
+/** A tensor over memory of a GPU that somebody else in this process has. */
+function fromDevice(
+  name: string,
+  data: DeviceMemory,
+  shape: unknown,
+  dtype: unknown,
+  strides: unknown,
+): Tensor {
+  if (typeof dtype !== 'string' || !Object.hasOwn(holders, dtype)) {
+    const known = Object.keys(holders).join(', ');
+    throw typeError(
+      'ERR_DTYPE',
+      `${name}: expected a dtype among ${known} for memory of a GPU, got ${describe(dtype)}`,
+    );
+  }
+  checkMemory(name, data);
+  const size = elementSize(dtype as DType);
+  const checkedShape = shape === undefined ? [Math.floor(data.byteLength / size)] : checkShape(name, shape);
+  const checkedStrides = strides === undefined ? undefined : checkShape(`${name}.strides`, strides);
+  const needed = extent(checkedShape, checkedStrides ?? contiguousStrides(checkedShape));
+  if (checkedStrides !== undefined && checkedStrides.length !== checkedShape.length) {
+    throw rangeError(
+      'ERR_SHAPE',
+      `${name}: expected a stride for each dimension of ${showShape(checkedShape)}, got ${showShape(checkedStrides)}`,
+    );
+  }
+  if (needed * size > data.byteLength) {
+    throw rangeError(
+      'ERR_SHAPE',
+      `${name}: shape ${showShape(checkedShape)} of ${dtype} reaches ${needed * size} bytes, but data has ${data.byteLength}`,
+    );
+  }
+  const { memory, device } = borrow(name, data, size);
+  return new Tensor(memory, checkedShape, dtype as DType, checkedStrides, device);
+}
+
 function fromData(name: string, data: unknown, shape: unknown, dtype: unknown, strides: unknown): Tensor {
+  if (isDeviceMemory(data)) return fromDevice(name, data, shape, dtype, strides);
   if (!ArrayBuffer.isView(data) || data instanceof DataView) {
     throw typeError('ERR_DTYPE', `${name}: expected a typed array as data, got ${describe(data)}`);
   }
@@ -536,7 +663,7 @@ export interface TensorOptions {
  *
  * @throws ERR_DTYPE when the data does not fit the dtype, ERR_SHAPE when it does not fit shape and strides.
  */
-export function tensor(data: TensorLike, options: TensorOptions = {}): Tensor {
+export function tensor(data: TensorLike | DeviceMemory, options: TensorOptions = {}): Tensor {
   const {
     shape,
     dtype,
@@ -545,7 +672,8 @@ export function tensor(data: TensorLike, options: TensorOptions = {}): Tensor {
   } = checkOptions('tensor', options, ['shape', 'dtype', 'strides', 'device']);
   const number = resolveDevice(device);
   if (number !== cpu) return tensor(data, { ...options, device: 'cpu' }).to(device);
-  if (ArrayBuffer.isView(data)) return fromData('tensor', data, shape, dtype, strides);
+  if (ArrayBuffer.isView(data) || isDeviceMemory(data))
+    return fromData('tensor', data, shape, dtype, strides);
   if (typeof data === 'number' || typeof data === 'bigint' || Array.isArray(data)) {
     const nested = flatten('tensor', data);
     if (dtype !== undefined && !Object.hasOwn(holders, dtype))

@@ -1,6 +1,7 @@
 #include "device_arrays.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -224,6 +225,40 @@ Napi::Value free(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value share(const Napi::CallbackInfo& info) {
+  const MemoryHandle handle = read<DeviceBlock>(info.Env(), info[0])->share();
+  auto result = Napi::Uint8Array::New(info.Env(), sizeof(handle.bytes));
+  std::memcpy(result.Data(), handle.bytes, sizeof(handle.bytes));
+  return result;
+}
+
+Napi::Value open(const Napi::CallbackInfo& info) {
+  const auto queue = queue_of(info.Env(), read_device(info[0]), nullptr);
+  const ArrayView from = read_array(info.Env(), info[1], "a handle");
+  MemoryHandle handle;
+  check_length(info.Env(), from, sizeof(handle.bytes), 1, "a handle");
+  std::memcpy(handle.bytes, from.data, sizeof(handle.bytes));
+  const auto offset = static_cast<size_t>(info[2].ToNumber().Int64Value());
+  const auto bytes = static_cast<size_t>(info[3].ToNumber().Int64Value());
+  use_device(queue->device());
+  void* base = open_memory(handle);
+  return wrap(info.Env(), std::make_shared<DeviceBlock>(queue, Ownership::opened, base, offset, bytes));
+}
+
+Napi::Value borrow(const Napi::CallbackInfo& info) {
+  const auto queue = queue_of(info.Env(), read_device(info[0]), nullptr);
+  bool lossless = true;
+  const uint64_t address = info[1].As<Napi::BigInt>().Uint64Value(&lossless);
+  const auto bytes = static_cast<size_t>(info[2].ToNumber().Int64Value());
+  void* base = reinterpret_cast<void*>(address);
+  return wrap(info.Env(), std::make_shared<DeviceBlock>(queue, Ownership::borrowed, base, 0, bytes));
+}
+
+Napi::Value address(const Napi::CallbackInfo& info) {
+  const void* data = read<DeviceBlock>(info.Env(), info[0])->data();
+  return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(reinterpret_cast<uintptr_t>(data)));
+}
+
 Napi::Value copy(const Napi::CallbackInfo& info) {
   const Copy copy(info.Env(), info);
   if (copy.to == nullptr) check_loss(*copy.from);
@@ -349,6 +384,10 @@ void export_device_arrays(Napi::Env env, Napi::Object exports) {
   };
   add("allocateDevice", allocate);
   add("freeDevice", free);
+  add("shareDevice", share);
+  add("openDevice", open);
+  add("borrowDevice", borrow);
+  add("addressOfDevice", address);
   add("copyDevice", copy);
   add("copyDeviceAsync", copy_async);
   add("createStream", create_queue);

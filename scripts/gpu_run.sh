@@ -4,8 +4,8 @@
 #
 #   scripts/gpu_run.sh test       the kernels beside the CPU backend, then mocha's suites
 #   scripts/gpu_run.sh sanitize   compute-sanitizer: memcheck, racecheck and initcheck over every driver
-#   scripts/gpu_run.sh ipc
-#   scripts/gpu_run.sh bench
+#   scripts/gpu_run.sh ipc        memory that processes share: with another Node process and with PyTorch
+#   scripts/gpu_run.sh bench      each loss beside a copy, after timm in PyTorch; JSON into $OUT, or build-gpu/
 #
 # It needs CMake, Ninja or make, a C++ compiler and nvcc, but neither Node nor a network. What needs a GPU is left out
 # where there is none, with a word.
@@ -74,9 +74,21 @@ case $task in
     compile
     sanitize
     ;;
-  ipc | bench)
-    echo "scripts/gpu_run.sh: $task is not there yet" >&2
-    exit 1
+  bench)
+    unpack
+    compile
+    if [[ -z $capability ]]; then exit 0; fi
+    results=${OUT:-$build}
+    python3 bench/gpu/peers.py "$results/peers.json" >"$results/peers.log" 2>&1 || true
+    if [[ -f $results/peers.json ]]; then set -- "$@" --peers "$results/peers.json"; fi
+    SURPRISAL_BINDING="$PWD/$build/surprisal.node" "$build/node" dist-dev/bench/gpu/bench.js \
+      --out "$results/gpu.json" "${@:2}"
+    ;;
+  ipc)
+    unpack
+    compile
+    if [[ -z $capability ]]; then exit 0; fi
+    mochas --no-config --timeout 300000 'dist-dev/test/cuda/sharing.test.js' 'dist-dev/test/cuda/torch_peer.test.js'
     ;;
   *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2

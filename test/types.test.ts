@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import * as surprisal from 'surprisal';
 import type {
   Device,
+  DeviceMemory,
   DeviceInfo,
   DType,
   ErrorCode,
@@ -162,7 +163,9 @@ export type TensorTypes = [
   Expect<Extends<Tensor, Disposable>>,
   Expect<Equal<Device, 'cpu' | 'cuda' | `cuda:${number}`>>,
   Expect<Equal<keyof TensorOptions, 'shape' | 'dtype' | 'strides' | 'device'>>,
-  Expect<Equal<typeof surprisal.tensor, (data: TensorLike, options?: TensorOptions) => Tensor>>,
+  Expect<
+    Equal<typeof surprisal.tensor, (data: TensorLike | DeviceMemory, options?: TensorOptions) => Tensor>
+  >,
   Expect<Equal<typeof surprisal.devices, () => DeviceInfo[]>>,
   Expect<Equal<typeof surprisal.diagnose, () => string>>,
   Expect<Equal<typeof surprisal.setNumThreads, (count: number) => void>>,

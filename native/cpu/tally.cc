@@ -122,7 +122,7 @@ void Tally::commit() const {
   carry_all(0);
   double* labels = words + layout.labels();
   // Labels and predictions come in any order, so their words are fetched while others are added to.
-  constexpr int64_t kFetchedAhead = 16;
+  constexpr int64_t kFetchedAhead = 96;
   const auto fetch = [&](const RowRecord& record) {
     if (record.label < 0) return;
     __builtin_prefetch(labels + record.label * layout.kLabelWords, 1);

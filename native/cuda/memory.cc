@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "cuda.h"
 
@@ -114,16 +115,58 @@ void Queue::download(void* host, const void* device, size_t bytes) {
 }
 
 DeviceBlock::DeviceBlock(std::shared_ptr<Queue> home, size_t bytes)
-    : home_(std::move(home)), bytes_(bytes), data_(allocate_on(*home_, bytes)), writer_(home_) {}
+    : home_(std::move(home)),
+      ownership_(Ownership::pool),
+      offset_(0),
+      bytes_(bytes),
+      base_(allocate_on(*home_, bytes)),
+      writer_(home_) {}
+
+DeviceBlock::DeviceBlock(std::shared_ptr<Queue> home, Ownership ownership, void* base, size_t offset, size_t bytes)
+    : home_(std::move(home)), ownership_(ownership), offset_(offset), bytes_(bytes), base_(base), writer_(home_) {}
 
 DeviceBlock::~DeviceBlock() {
   try {
-    home_->wait_for(*writer_);
-    for (const auto& reader : readers_) home_->wait_for(*reader);
+    wait_for_users();
+    // Only the pool takes memory back in the order of the work.
+    if (ownership_ != Ownership::pool) home_->synchronize();
   } catch (const std::exception&) {
     // A device that answers with errors has lost its memory anyway.
   }
-  free_device(data_, home_->stream());
+  switch (ownership_) {
+    case Ownership::pool:
+      free_device(base_, home_->stream());
+      break;
+    case Ownership::shareable:
+      free_shareable(base_);
+      break;
+    case Ownership::opened:
+      close_memory(base_);
+      break;
+    case Ownership::borrowed:
+      break;
+  }
+}
+
+void DeviceBlock::wait_for_users() {
+  home_->wait_for(*writer_);
+  for (const auto& reader : readers_) home_->wait_for(*reader);
+}
+
+MemoryHandle DeviceBlock::share() {
+  if (ownership_ == Ownership::opened || ownership_ == Ownership::borrowed) {
+    throw DeviceError("this memory is another's, who alone can share it");
+  }
+  wait_for_users();
+  use_device(device());
+  if (ownership_ == Ownership::pool) {
+    void* shareable = allocate_shareable(bytes_);
+    copy_on_device(shareable, base_, bytes_, home_->stream());
+    free_device(std::exchange(base_, shareable), home_->stream());
+    ownership_ = Ownership::shareable;
+  }
+  home_->synchronize();
+  return export_memory(base_);
 }
 
 void DeviceBlock::use_in(const std::shared_ptr<Queue>& queue, Use use) {

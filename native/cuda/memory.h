@@ -55,16 +55,27 @@ class Queue : public std::enable_shared_from_this<Queue> {
 
 class Launched;
 
+/** Whose a block's memory is. */
+enum class Ownership : uint8_t {
+  pool,       // the pool's, in the order of the home queue
+  shareable,  // its own, with a handle
+  opened,     // another process's
+  borrowed,   // somebody's in this process
+};
+
 /** Device memory that JavaScript holds. It knows which queues have work on it: other queues wait for that by
  * themselves. */
 class DeviceBlock {
  public:
+  /** Memory of the pool. */
   DeviceBlock(std::shared_ptr<Queue> home, size_t bytes);
+  /** What is `bytes` long from `offset` on in memory that is there, and on which nothing is at work. */
+  DeviceBlock(std::shared_ptr<Queue> home, Ownership ownership, void* base, size_t offset, size_t bytes);
   ~DeviceBlock();
   DeviceBlock(const DeviceBlock&) = delete;
   DeviceBlock& operator=(const DeviceBlock&) = delete;
 
-  void* data() const { return data_; }
+  void* data() const { return static_cast<std::byte*>(base_) + offset_; }
   size_t bytes() const { return bytes_; }
   int device() const { return home_->device(); }
   const std::shared_ptr<Queue>& home() const { return home_; }
@@ -73,13 +84,22 @@ class DeviceBlock {
   /** To be called before a queue is given work that uses this memory. */
   void use_in(const std::shared_ptr<Queue>& queue, Use use);
 
+  /**
+   * A handle for other processes, once all work on this memory is done. The first time the contents move to memory that
+   * has one. Throws DeviceError for memory that is not the block's own.
+   */
+  MemoryHandle share();
+
   /** The call whose loss this is, until that was found to be right. */
   std::shared_ptr<Launched> launched;
 
  private:
+  void wait_for_users();
+
   const std::shared_ptr<Queue> home_;
-  const size_t bytes_;
-  void* const data_;
+  Ownership ownership_;
+  const size_t offset_, bytes_;
+  void* base_;
   std::shared_ptr<Queue> writer_;
   std::vector<std::shared_ptr<Queue>> readers_;  // since it was written, but the writer
 };

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstring>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -87,6 +88,38 @@ Stream create_stream() {
 }
 
 void destroy_stream(Stream stream) noexcept { cudaStreamDestroy(stream); }
+
+void* allocate_shareable(size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t error = cudaMalloc(&data, bytes);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw_out_of_memory(bytes);
+  }
+  check(error);
+  return data;
+}
+
+void free_shareable(void* data) noexcept { cudaFree(data); }
+
+MemoryHandle export_memory(void* shareable) {
+  static_assert(sizeof(MemoryHandle) == sizeof(cudaIpcMemHandle_t));
+  cudaIpcMemHandle_t handle;
+  check(cudaIpcGetMemHandle(&handle, shareable));
+  MemoryHandle result;
+  std::memcpy(result.bytes, &handle, sizeof(handle));
+  return result;
+}
+
+void* open_memory(const MemoryHandle& from) {
+  cudaIpcMemHandle_t handle;
+  std::memcpy(&handle, from.bytes, sizeof(handle));
+  void* data = nullptr;
+  check(cudaIpcOpenMemHandle(&data, handle, cudaIpcMemLazyEnablePeerAccess));
+  return data;
+}
+
+void close_memory(void* data) noexcept { cudaIpcCloseMemHandle(data); }
 
 void* allocate_pinned(size_t bytes) {
   void* data = nullptr;

@@ -26,6 +26,19 @@ void synchronize(Stream);
 Stream create_stream();
 void destroy_stream(Stream) noexcept;
 
+/** What another process opens a device's memory by. */
+struct MemoryHandle {
+  unsigned char bytes[64];
+};
+
+/** Memory of the current device that has a handle. Freeing it waits for the device. */
+void* allocate_shareable(size_t bytes);
+void free_shareable(void*) noexcept;
+MemoryHandle export_memory(void* shareable);
+/** Another process's memory, as long as that has not freed it. Throws DeviceError, for a handle of one's own too. */
+void* open_memory(const MemoryHandle&);
+void close_memory(void*) noexcept;
+
 /** Host memory that copies to and from a device need no detour for. */
 void* allocate_pinned(size_t bytes);
 void free_pinned(void*) noexcept;

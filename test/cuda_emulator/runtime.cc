@@ -4,6 +4,12 @@
 
 #include "../../native/cuda/runtime.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -73,6 +79,67 @@ void synchronize(Stream) { ++waits; }
 
 Stream create_stream() { return new CUstream_st(); }
 void destroy_stream(Stream stream) noexcept { delete stream; }
+
+// Shareable memory is the system's, whose name is the handle: processes on the emulator exchange it as on a GPU.
+
+namespace {
+
+struct Mapping {
+  std::string name;  // of one's own, empty of another's
+  size_t bytes;
+};
+
+std::unordered_map<void*, Mapping>& mappings() {
+  static auto* mappings = new std::unordered_map<void*, Mapping>();
+  return *mappings;
+}
+
+void* map(const std::string& name, int flags, size_t bytes) {
+  const int file = shm_open(name.c_str(), flags, 0600);
+  if (file < 0) throw DeviceError("emulator: there is no memory of this handle");
+  if (bytes > 0 && ftruncate(file, static_cast<off_t>(bytes)) != 0) throw_out_of_memory(bytes);
+  struct stat status;
+  fstat(file, &status);
+  const auto size = static_cast<size_t>(status.st_size);
+  void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  close(file);
+  if (data == MAP_FAILED) throw_out_of_memory(size);
+  std::lock_guard lock(memory().mutex);
+  mappings()[data] = {flags == O_RDWR ? "" : name, size};
+  return data;
+}
+
+void unmap(void* data) noexcept {
+  std::lock_guard lock(memory().mutex);
+  const auto found = mappings().find(data);
+  if (!found->second.name.empty()) shm_unlink(found->second.name.c_str());
+  munmap(data, found->second.bytes);
+  mappings().erase(found);
+}
+
+}  // namespace
+
+void* allocate_shareable(size_t bytes) {
+  static std::atomic<int> count{0};
+  return map("/surprisal-" + std::to_string(getpid()) + "-" + std::to_string(count++), O_RDWR | O_CREAT | O_EXCL,
+             bytes);
+}
+void free_shareable(void* data) noexcept { unmap(data); }
+
+MemoryHandle export_memory(void* shareable) {
+  std::lock_guard lock(memory().mutex);
+  MemoryHandle handle = {};
+  const std::string& name = mappings().at(shareable).name;
+  std::memcpy(handle.bytes, name.data(), std::min(name.size(), sizeof(handle.bytes) - 1));
+  return handle;
+}
+
+void* open_memory(const MemoryHandle& handle) {
+  const auto* name = reinterpret_cast<const char*>(handle.bytes);
+  if (handle.bytes[sizeof(handle.bytes) - 1] != 0) throw DeviceError("emulator: this is no handle");
+  return map(name, O_RDWR, 0);
+}
+void close_memory(void* data) noexcept { unmap(data); }
 
 void* allocate_pinned(size_t bytes) { return std::malloc(bytes); }
 void free_pinned(void* data) noexcept { std::free(data); }
