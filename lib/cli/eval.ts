@@ -1,190 +1,15 @@
-import { resolveDevice } from '../device.js';
-import { rangeError } from '../errors.js';
-import type { RowReader } from '../io/rows.js';
+import { availableParallelism } from 'node:os';
+import { getNumThreads, setNumThreads } from '../device.js';
 import { ClassificationEvaluator } from '../metrics/classification_evaluator.js';
-import { allocate, showShape, Tensor } from '../tensor.js';
 import { readCheckpoint, removeCheckpoint, writeCheckpoint, writeText, type Position } from './checkpoint.js';
-import { openArray, openShards, pairArguments, type Shard } from './inputs.js';
-import { chooseLoss, lossNames, lossOptions } from './losses.js';
-import { Progress } from './progress.js';
+import { Counter, type Range } from './counter.js';
 import { htmlReport } from './html.js';
+import { openArray, openShards, pairArguments, type Shard } from './inputs.js';
+import { help, planOf, type Plan } from './plan.js';
+import { Progress } from './progress.js';
 import { jsonReport, textReport, type Extent } from './report.js';
-import { RowLosses } from './row_losses.js';
-import {
-  CommandError,
-  exitCodes,
-  isErrorWithCode,
-  note,
-  numberArgument,
-  parseArguments,
-  print,
-  showCount,
-  toJson,
-  UsageError,
-  type Parsed,
-} from './terminal.js';
-
-const help = `surprisal eval LOGITS TARGETS [LOGITS TARGETS]... [options]
-surprisal eval --logits FILE... --targets FILE... [options]
-
-Reads logits [N, C] and class indices [N] of .npy, .npz, safetensors, Arrow or Parquet files, and prints loss, accuracy and
-calibration. Several files are one evaluation. FILE:NAME is an array of a file that has several.
-
-  --loss NAME               a loss beside cross entropy: ${lossNames.join(', ')}
-  --smoothing E             label smoothing of that loss
-  --num-splits K            of jsd: the rows of each file are K splits of a batch, one after another; 3 by default.
-                            Targets are of all rows, or of the first split alone, if they are the same in each
-  --alpha A                 of jsd: the factor of the divergence, 12 by default
-  --gamma-pos G, --gamma-neg G, --eps E     of asymmetric-single-label
-  --target-threshold T      of binary-cross-entropy
-  --top-k K,...             accuracies of the label among the K largest logits; 1,5 by default
-  --bins N                  of the calibration errors; 15 by default
-  --ignore-index I          rows of this label count nowhere; -100 by default
-  --rows-per-block N        rows read at once, of each split; by default as many as 4 MiB hold
-  --device auto|cpu         where to count; auto by default
-  --json                    one JSON object, for programs
-  --html FILE               a report that stands alone: calibration, losses, the worst rows, what is confused
-  --state FILE              the state, for 'surprisal merge'
-  --checkpoint FILE         keep the progress in this file, and go on from there if it exists; removed when done
-  --checkpoint-every S      seconds between two writes of it; 5 by default
-
-Ctrl-C prints the metrics of the rows so far, and exits with 130.
-
-Example:
-  surprisal eval logits.npy labels.npy --loss jsd --num-splits 3 --top-k 1,5 --checkpoint progress.json`;
-
-const text = { type: 'string' } as const;
-const files = { type: 'string', multiple: true } as const;
-const options = {
-  logits: files,
-  targets: files,
-  loss: text,
-  ...Object.fromEntries(Object.keys(lossOptions).map((name) => [name, text])),
-  'top-k': text,
-  bins: text,
-  'ignore-index': text,
-  'rows-per-block': text,
-  device: text,
-  json: { type: 'boolean' },
-  html: text,
-  state: text,
-  checkpoint: text,
-  'checkpoint-every': text,
-} as const;
-
-/** Values of options that start with a minus, as --ignore-index -1 has one, which parseArgs takes for an option. */
-const joinNegative = (args: readonly string[]): string[] =>
-  args.reduce<string[]>((joined, arg) => {
-    const last = joined.at(-1);
-    if (/^-\d/.test(arg) && last?.startsWith('--') && !last.includes('='))
-      joined[joined.length - 1] = `${last}=${arg}`;
-    else joined.push(arg);
-    return joined;
-  }, []);
-
-function checkDevice(device: string): void {
-  if (device === 'auto' || device === 'cpu') return;
-  if (!/^cuda(:\d+)?$/.test(device)) {
-    throw new UsageError(`--device: expected auto or cpu, got '${device}'`);
-  }
-  resolveDevice(device);
-  throw new CommandError(`--device ${device}: evaluations are counted on the CPU so far; use --device auto`);
-}
-
-interface Plan {
-  readonly parsed: Parsed;
-  readonly topK: readonly number[];
-  readonly bins: number;
-  readonly ignoreIndex: number;
-  readonly splits: number;
-  readonly loss: ReturnType<typeof chooseLoss>;
-  readonly rowsPerBlock: number | undefined;
-  readonly every: number;
-  readonly paths: Readonly<Record<'html' | 'state' | 'checkpoint', string | undefined>>;
-}
-
-function planOf(args: readonly string[]): Plan {
-  const parsed = parseArguments(joinNegative(args), options);
-  const { values } = parsed;
-  const given = (name: string, otherwise: string) => (values[name] as string | undefined) ?? otherwise;
-  const topK = given('top-k', '1,5')
-    .split(',')
-    .map((k) => numberArgument('top-k', k, { min: 1, below: 2 ** 24, integer: true }));
-  const ignoreIndex = numberArgument('ignore-index', given('ignore-index', '-100'), { integer: true });
-  const loss = chooseLoss(parsed, ignoreIndex);
-  checkDevice(given('device', 'auto'));
-  if (values['checkpoint-every'] !== undefined && values['checkpoint'] === undefined) {
-    throw new UsageError('--checkpoint-every goes with --checkpoint FILE');
-  }
-  return {
-    parsed,
-    topK,
-    bins: numberArgument('bins', given('bins', '15'), { min: 1, below: 2 ** 20, integer: true }),
-    ignoreIndex,
-    splits: loss?.splits ?? 1,
-    loss,
-    rowsPerBlock:
-      values['rows-per-block'] === undefined
-        ? undefined
-        : numberArgument('rows-per-block', given('rows-per-block', ''), { min: 1, integer: true }),
-    every: 1000 * numberArgument('checkpoint-every', given('checkpoint-every', '5'), { min: 0 }),
-    paths: {
-      html: values['html'] as string | undefined,
-      state: values['state'] as string | undefined,
-      checkpoint: values['checkpoint'] as string | undefined,
-    },
-  };
-}
-
-/** Classes whose confusion matrix is kept: 134 MB. */
-const mostConfused = 4096;
-
-function makeEvaluator({ topK, bins, ignoreIndex, loss }: Plan, classes: number): ClassificationEvaluator {
-  return new ClassificationEvaluator({
-    numClasses: classes,
-    topK,
-    bins,
-    ignoreIndex,
-    confusion: classes <= mostConfused,
-    losses: loss === undefined ? undefined : { [loss.name]: loss.loss },
-  });
-}
-
-/** The labels of one split for each of `splits`. */
-function repeated(labels: Tensor, splits: number): Tensor {
-  const { length } = labels.data;
-  const data = allocate(labels.dtype, splits * length) as Int32Array;
-  for (let k = 0; k < splits; k++) data.set(labels.data as Int32Array, k * length);
-  return new Tensor(data, [splits * length], labels.dtype);
-}
-
-/** Says of labels that are none where the first one stands in its file; else gives the error as it is. */
-function explain(
-  error: unknown,
-  shard: Shard,
-  labels: Tensor,
-  row: number,
-  { ignoreIndex, loss }: Plan,
-): unknown {
-  if (!isErrorWithCode(error, 'ERR_TARGET_OUT_OF_RANGE')) return error;
-  const classes = shard.shape[1]!;
-  const values = Array.from(labels.data as ArrayLike<number | bigint>, Number);
-  const outside = (y: number) => y < 0 || y >= classes;
-  let at = values.findIndex((y) => outside(y) && y !== ignoreIndex);
-  const ignored = at < 0;
-  if (ignored) at = values.findIndex(outside);
-  // A block is the same rows of each split that the targets have.
-  const line = Math.floor((at * labels.shape[0]!) / values.length);
-  const perSplit = labels.shape[0]! / shard.targetSplits;
-  const inFile = Math.floor(line / perSplit) * shard.samples + row + (line % perSplit);
-  const hint = ignored
-    ? `${loss?.name ?? 'this loss'} knows no rows to be ignored`
-    : `rows to be ignored are ${ignoreIndex}; --ignore-index says otherwise`;
-  return rangeError(
-    'ERR_TARGET_OUT_OF_RANGE',
-    `${shard.targets.text}: expected class indices in [0, ${classes}), but row ${showCount(inFile)} is ${values[at]!} (${hint})`,
-  );
-}
+import { CommandError, exitCodes, isErrorWithCode, note, print, showCount, toJson } from './terminal.js';
+import { CountingThreads } from './threads.js';
 
 /** Ctrl-C and termination: the first ends the evaluation after its block, the second ends the process. */
 class Interruption {
@@ -204,38 +29,57 @@ class Interruption {
   }
 }
 
-const blockBytes = 4 * 2 ** 20;
+/** Bytes of logits in a block, by who reads it: what one thread reads and counts is to stay in its processor's cache. */
+const blockBytes = { eventLoop: 4 * 2 ** 20, thread: 2 ** 20 };
+/**
+ * Bytes of logits that a thread is told to count at once: at first, and at most; and the time in ms that they are to take,
+ * which Ctrl-C waits for.
+ */
+const rangeBytes = { first: 8 * 2 ** 20, most: 128 * 2 ** 20 };
+const rangeTime = 100;
+/** Bytes of logits from which on threads are worth their start, and bytes of confusion matrices that they may have. */
+const [leastForThreads, mostForConfusion] = [256 * 2 ** 20, 512 * 2 ** 20];
+
+/** How many threads read and count; 1 where the event loop and the pool of threads do. */
+function threadsFor({ threads }: Plan, shards: readonly Shard[], confusion: boolean): number {
+  if (!shards.every(({ seekable }) => seekable)) return 1;
+  if (threads !== undefined) return threads;
+  const bytes = shards.reduce((sum, { shape, bytesPerRow }) => sum + shape[0]! * bytesPerRow, 0);
+  if (bytes < leastForThreads) return 1;
+  const classes = shards[0]!.shape[1]!;
+  const most = confusion ? Math.floor(mostForConfusion / (8 * classes ** 2)) : Infinity;
+  return Math.max(1, Math.min(getNumThreads(), availableParallelism(), most));
+}
 
 /** Counts shards from a position on. */
 class Evaluation {
-  readonly evaluator: ClassificationEvaluator;
   readonly totalRows: number;
-  /** Of the report's. */
-  readonly rowLosses: RowLosses | undefined;
+  readonly #counter: Counter;
   /** Of each shard. */
   readonly #rowsBefore: readonly number[];
+  /** All rows before it are counted, or being counted by threads. */
   #position: Position = { shard: 0, row: 0 };
   #written = performance.now();
   /** What a checkpoint took, in ms: large states are written less often. */
   #cost = 0;
+  #rangeBytes = rangeBytes.first;
 
   constructor(
     readonly plan: Plan,
     readonly shards: readonly Shard[],
   ) {
-    this.evaluator = makeEvaluator(plan, shards[0]!.shape[1]!);
-    if (plan.paths.html !== undefined) {
-      const other = shards.find(({ shape }) => shape.length !== 2);
-      if (other !== undefined) {
-        throw new CommandError(
-          `${other.logits.text}: expected logits [N, C] for --html, got ${showShape(other.shape)}`,
-        );
-      }
-      this.rowLosses = new RowLosses(shards[0]!.shape[1]!, plan.ignoreIndex);
-    }
+    this.#counter = new Counter(plan, shards);
     let rows = 0;
     this.#rowsBefore = [0, ...shards.map(({ shape }) => (rows += shape[0]!))];
     this.totalRows = rows;
+  }
+
+  get evaluator(): ClassificationEvaluator {
+    return this.#counter.evaluator;
+  }
+
+  get rowLosses(): Counter['rowLosses'] {
+    return this.#counter.rowLosses;
   }
 
   /** Rows of the files that were counted. */
@@ -244,13 +88,18 @@ class Evaluation {
     return this.#rowsBefore[shard]! + row * this.plan.splits;
   }
 
+  #merge(state: unknown): void {
+    const { loss } = this.plan;
+    const losses = loss === undefined ? {} : { losses: { [loss.name]: loss.loss } };
+    this.evaluator.merge(ClassificationEvaluator.fromJSON(state, losses));
+  }
+
   async resume(path: string): Promise<void> {
-    const { splits, loss, paths } = this.plan;
+    const { splits, paths } = this.plan;
     const checkpoint = await readCheckpoint(path, this.shards, splits, paths.html !== undefined);
     if (checkpoint === undefined) return;
     try {
-      const losses = loss === undefined ? {} : { losses: { [loss.name]: loss.loss } };
-      this.evaluator.merge(ClassificationEvaluator.fromJSON(checkpoint.evaluator, losses));
+      this.#merge(checkpoint.evaluator);
     } catch (error) {
       if (!isErrorWithCode(error, 'ERR_OPTION')) throw error;
       throw new CommandError(
@@ -277,63 +126,83 @@ class Evaluation {
     this.#cost = this.#written - start;
   }
 
-  async #saveWhenDue(): Promise<void> {
+  get #saveIsDue(): boolean {
     const { paths, every } = this.plan;
-    if (paths.checkpoint === undefined) return;
-    if (performance.now() - this.#written >= Math.max(every, every > 0 ? 10 * this.#cost : 0)) {
-      await this.save(paths.checkpoint);
-    }
+    if (paths.checkpoint === undefined) return false;
+    return performance.now() - this.#written >= Math.max(every, every > 0 ? 10 * this.#cost : 0);
   }
 
-  async run(interruption: Interruption, progress: Progress): Promise<void> {
+  async run(args: readonly string[], interruption: Interruption, progress: Progress): Promise<void> {
+    const { threads } = this.plan;
+    const count = threadsFor(this.plan, this.shards, this.evaluator.config.confusion);
+    if (count > 1) return this.#runThreads(count, args, interruption, progress);
+    if (threads !== undefined) setNumThreads(threads);
     while (this.#position.shard < this.shards.length && interruption.code === undefined) {
       const { shard: index, row } = this.#position;
       const shard = this.shards[index]!;
       await using logits = await openArray(shard.logits);
       await using labels = await openArray(shard.targets);
-      await this.#shard(shard, logits, labels, row, interruption, progress);
+      const range = { shard: index, start: row, end: shard.samples };
+      const rowsPerBlock = this.#rowsPerBlock(shard, blockBytes.eventLoop);
+      await this.#counter.count(range, logits, labels, rowsPerBlock, false, async (after) => {
+        // From here on the rows count, and the position says so: a checkpoint is of both or of neither.
+        this.#position = { shard: index, row: after };
+        progress.update(this.done);
+        if (this.#saveIsDue) await this.save(this.plan.paths.checkpoint!);
+        return interruption.code === undefined;
+      });
       if (this.#position.row === shard.samples) this.#position = { shard: index + 1, row: 0 };
     }
   }
 
-  async #shard(
-    shard: Shard,
-    logits: RowReader,
-    labels: RowReader,
-    start: number,
+  #rowsPerBlock({ bytesPerRow }: Shard, bytes: number): number {
+    const { rowsPerBlock, splits } = this.plan;
+    return rowsPerBlock ?? Math.max(1, Math.floor(bytes / (splits * bytesPerRow)));
+  }
+
+  /** The next rows, for one of `threads`. The position is behind them from now on. */
+  #take(threads: number): (Range & { rowsPerBlock: number }) | undefined {
+    const { shard: index, row: start } = this.#position;
+    const shard = this.shards[index];
+    if (shard === undefined) return undefined;
+    const rowsPerBlock = this.#rowsPerBlock(shard, blockBytes.thread);
+    const blockSize = rowsPerBlock * this.plan.splits * shard.bytesPerRow;
+    // Less towards the end, so that the threads come to it together.
+    const left = (this.totalRows - this.done) * shard.bytesPerRow;
+    const bytes = Math.min(this.#rangeBytes, left / (2 * threads));
+    const end = Math.min(shard.samples, start + Math.max(1, Math.floor(bytes / blockSize)) * rowsPerBlock);
+    this.#position = end === shard.samples ? { shard: index + 1, row: 0 } : { shard: index, row: end };
+    return { shard: index, start, end, rowsPerBlock };
+  }
+
+  async #runThreads(
+    count: number,
+    args: readonly string[],
     interruption: Interruption,
     progress: Progress,
   ): Promise<void> {
-    const { splits } = this.plan;
-    const { rowsPerBlock = Math.max(1, Math.floor(blockBytes / (splits * shard.bytesPerRow))) } = this.plan;
-    const targets = labels.blocks({ splits: shard.targetSplits, start, rowsPerBlock });
-    let row = start;
-    try {
-      for await (const block of logits.blocks({ splits, start, rowsPerBlock })) {
-        const given = (await targets.next()).value!;
-        const target = shard.targetSplits < splits ? repeated(given, splits) : given;
-        let losses: Tensor | undefined;
-        try {
-          losses = await this.rowLosses?.losses(block, target);
-          await this.evaluator.updateAsync(block, target);
-        } catch (error) {
-          throw explain(error, shard, given, row, this.plan);
-        }
-        // From here on the rows count, and the position says so: a checkpoint is of both or of neither.
-        const rows = block.shape[0]! / splits;
-        if (losses !== undefined) {
-          const first = row;
-          const rowOf = (i: number) => Math.floor(i / rows) * shard.samples + first + (i % rows);
-          this.rowLosses!.add(losses, block, target, this.#position.shard, rowOf);
-        }
-        row += rows;
-        this.#position = { shard: this.#position.shard, row };
-        progress.update(this.done);
-        await this.#saveWhenDue();
-        if (interruption.code !== undefined) return;
+    // Each thread computes what it counts itself.
+    setNumThreads(1);
+    await using threads = new CountingThreads(count, { args, shards: this.shards });
+    let done = this.done;
+    for (;;) {
+      let begun = 0;
+      // A range for each at least, however often checkpoints are written.
+      const next = () =>
+        interruption.code !== undefined || (begun++ >= count && this.#saveIsDue)
+          ? undefined
+          : this.#take(count);
+      await threads.count(next, ({ start, end }, time) => {
+        this.#rangeBytes = Math.min(rangeBytes.most, this.#rangeBytes * (time < rangeTime ? 2 : 0.5));
+        done += (end - start) * this.plan.splits;
+        progress.update(done);
+      });
+      for (const { evaluator, rows } of await threads.collect()) {
+        this.#merge(JSON.parse(evaluator));
+        if (rows !== null) this.rowLosses!.merge(rows);
       }
-    } finally {
-      await targets.return();
+      if (this.#position.shard === this.shards.length || interruption.code !== undefined) return;
+      await this.save(this.plan.paths.checkpoint!);
     }
   }
 }
@@ -350,7 +219,7 @@ export const command = {
     const interruption = new Interruption();
     const progress = new Progress(process.stderr, totalRows, evaluation.done);
     try {
-      await evaluation.run(interruption, progress);
+      await evaluation.run(args, interruption, progress);
       if (interruption.code !== undefined && paths.checkpoint !== undefined)
         await evaluation.save(paths.checkpoint);
     } finally {

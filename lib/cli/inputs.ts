@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { listArrays, openRows } from '../io/open.js';
 import type { RowReader } from '../io/rows.js';
+import type { FileLike } from '../io/source.js';
 import { isFloat, sameShape, showShape } from '../tensor.js';
 import { CommandError, isErrorWithCode, showCount, UsageError, type Parsed } from './terminal.js';
 
@@ -35,6 +36,8 @@ export interface Shard {
   readonly bytesPerRow: number;
   /** Whether the targets are of all splits, or of one. */
   readonly targetSplits: number;
+  /** Whether any row is as near as the first: nothing has to be decompressed before it, nor is its checksum of all rows. */
+  readonly seekable: boolean;
 }
 
 const exists = (path: string): Promise<boolean> =>
@@ -87,9 +90,12 @@ export function pairArguments({ tokens }: Parsed): { logits: string; targets: st
 }
 
 /** Opens an array, and says of a file with several how to name one. */
-export async function openArray({ text, path, name }: ArrayPath): Promise<RowReader> {
+export async function openArray(
+  { text, path, name }: ArrayPath,
+  source: FileLike = path,
+): Promise<RowReader> {
   try {
-    return await openRows(path, name === undefined ? {} : { name });
+    return await openRows(source, name === undefined ? {} : { name });
   } catch (error) {
     if (!isErrorWithCode(error, 'ERR_OPTION')) throw error;
     const arrays = (await listArrays(path)).flatMap((array) =>
@@ -162,6 +168,7 @@ async function openShard(given: { logits: string; targets: string }, splits: num
     samples,
     bytesPerRow: rows.bytesPerRow,
     targetSplits: wanted(numRows) ? splits : 1,
+    seekable: [rows, labels].every(({ format }) => format === 'npy' || format === 'safetensors'),
   };
 }
 

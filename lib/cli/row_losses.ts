@@ -43,7 +43,11 @@ export class RowLosses {
   }
 
   /** The losses of a block's rows, of which nothing is counted yet. */
-  losses(block: Tensor, labels: Tensor): Promise<Tensor> {
+  losses(block: Tensor, labels: Tensor): Tensor {
+    return this.#criterion.forward(block, labels);
+  }
+
+  lossesAsync(block: Tensor, labels: Tensor): Promise<Tensor> {
     return this.#criterion.forwardAsync(block, labels);
   }
 
@@ -76,6 +80,13 @@ export class RowLosses {
 
   toJSON(): RowLossesState {
     return { counts: this.counts, undefined: this.undefined, worst: this.worst };
+  }
+
+  /** Adds what was counted elsewhere, of other rows. */
+  merge({ counts, undefined: undefinedRows, worst }: RowLossesState): void {
+    counts.forEach((rows, bin) => (this.counts[bin]! += rows));
+    this.undefined += undefinedRows;
+    this.worst = [...this.worst, ...worst].sort(order).slice(0, mostWorst);
   }
 
   /** Takes the place of what was counted. */

@@ -1,107 +1,117 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { writeNpy } from 'surprisal/io';
 import { temporaryFolder } from '../io/files.js';
-import { batch, output, start, surprisal, writeBatch } from './command.js';
+import { batch, output, signalled, surprisal, writeBatch } from './command.js';
+import { moments } from './signal_at.js';
 
 const [rows, classes] = [45_000, 10];
+
+for (const threads of [1, 3]) {
+  describe(`surprisal eval --checkpoint --threads ${threads}`, () => {
+    const path = temporaryFolder();
+    let common: string[] = [];
+    let whole = '';
+    let state = '';
+    before(async () => {
+      await writeBatch(path('logits.npy'), path('labels.npy'), rows, classes, 1);
+      await writeBatch(path('logits2.npy'), path('labels2.npy'), rows / 3, classes, 2);
+      const files = ['logits.npy', 'labels.npy', 'logits2.npy', 'labels2.npy'].map(path);
+      common = ['eval', ...files, '--loss', 'jsd', '--num-splits', '3', '--rows-per-block', '50', '--json'];
+      whole = output(...common, '--state', path('whole.json'));
+      state = readFileSync(path('whole.json'), 'utf8');
+      common.push('--threads', String(threads));
+    });
+
+    const position = (checkpoint: string) => {
+      const { position } = JSON.parse(readFileSync(checkpoint, 'utf8')) as {
+        position: { shard: number; row: number };
+      };
+      return position.shard * rows + 3 * position.row;
+    };
+    const often = (checkpoint: string) => ['--checkpoint', checkpoint, '--checkpoint-every', '0'];
+
+    it('counts no row twice and loses none, killed at any moment of writing a checkpoint', () => {
+      const checkpoint = path('killed.json');
+      let last = 0;
+      for (const moment of moments) {
+        const { signal } = signalled('SIGKILL', moment, 2, ...common, ...often(checkpoint));
+        assert.equal(signal, 'SIGKILL');
+        assert.ok(position(checkpoint) > last, `no progress from row ${last}`);
+        last = position(checkpoint);
+        assert.ok(last < 60_000);
+      }
+      const rest = ['--state', path('state.json'), '--checkpoint', checkpoint];
+      const { code, stdout, stderr } = surprisal(...common, ...rest);
+      assert.match(stderr, /^surprisal: resumed at row [\d,]+ of 60,000 /);
+      assert.equal(code, 0);
+      assert.equal(stdout, whole);
+      assert.equal(readFileSync(path('state.json'), 'utf8'), state);
+      const left = readdirSync(dirname(checkpoint)).filter((name) => name.startsWith('killed.json'));
+      assert.deepEqual(left, [], 'what is left when it is done');
+    });
+
+    it('starts over where it was killed before there was a checkpoint', () => {
+      const checkpoint = path('early.json');
+      signalled('SIGKILL', 'half written', 1, ...common, ...often(checkpoint));
+      assert.ok(!existsSync(checkpoint));
+      const { stdout, stderr } = surprisal(...common, '--checkpoint', checkpoint);
+      assert.equal(stderr, '');
+      assert.equal(stdout, whole);
+    });
+
+    for (const [signal, expected] of [
+      ['SIGINT', 130],
+      ['SIGTERM', 143],
+    ] as const) {
+      it(`gives the partial result at ${signal}, and goes on from there`, () => {
+        const checkpoint = path(`${signal}.json`);
+        const { code, stdout, stderr } = signalled(signal, 'renamed', 3, ...common, ...often(checkpoint));
+        assert.equal(code, expected);
+        assert.match(stderr, /^surprisal: interrupted after [\d,]+ of 60,000 rows: the result is partial; /);
+        const result = JSON.parse(stdout) as { partial: boolean; rows: number };
+        assert.equal(result.partial, true);
+        assert.equal(result.rows, position(checkpoint));
+        assert.ok(result.rows > 0 && result.rows < 60_000);
+        const resumed = surprisal(...common, '--checkpoint', checkpoint);
+        assert.equal(resumed.stdout, whole);
+      });
+    }
+  });
+}
 
 describe('surprisal eval --checkpoint', () => {
   const path = temporaryFolder();
   let common: string[] = [];
-  let whole = '';
-  let state = '';
   before(async () => {
     await writeBatch(path('logits.npy'), path('labels.npy'), rows, classes, 1);
     await writeBatch(path('logits2.npy'), path('labels2.npy'), rows / 3, classes, 2);
     const files = ['logits.npy', 'labels.npy', 'logits2.npy', 'labels2.npy'].map(path);
     common = ['eval', ...files, '--loss', 'jsd', '--num-splits', '3', '--rows-per-block', '50', '--json'];
-    whole = output(...common, '--state', path('whole.json'));
-    state = readFileSync(path('whole.json'), 'utf8');
   });
 
-  /** Starts it, and waits until it has written a checkpoint. */
-  async function startAndWait(checkpoint: string) {
-    const before = existsSync(checkpoint) ? readFileSync(checkpoint, 'utf8') : '';
-    const arguments_ = [...common, '--state', path('state.json'), '--checkpoint', checkpoint];
-    const started = start(...arguments_, '--checkpoint-every', '0');
-    let ended = false;
-    void started.outcome.then(() => (ended = true));
-    while (!ended && (!existsSync(checkpoint) || readFileSync(checkpoint, 'utf8') === before)) await sleep(1);
-    return started;
-  }
-
-  const position = (checkpoint: string) => {
-    const { position } = JSON.parse(readFileSync(checkpoint, 'utf8')) as {
-      position: { shard: number; row: number };
-    };
-    return position.shard * rows + 3 * position.row;
-  };
-
-  it('counts no row twice and loses none, killed at any moment', async () => {
-    const checkpoint = path('killed.json');
-    let last = 0;
-    for (let kill = 0; kill < 6; kill++) {
-      const { child, outcome } = await startAndWait(checkpoint);
-      await sleep(40 * Math.random());
-      child.kill('SIGKILL');
-      assert.equal((await outcome).code, null, 'it had ended before it was killed');
-      assert.ok(position(checkpoint) > last, `no progress from row ${last}`);
-      last = position(checkpoint);
-    }
-    const { code, stdout, stderr } = surprisal(
-      ...common,
-      '--state',
-      path('state.json'),
-      '--checkpoint',
-      checkpoint,
-    );
-    assert.match(stderr, /^surprisal: resumed at row [\d,]+ of 60,000 /);
-    assert.equal(code, 0);
-    assert.equal(stdout, whole);
-    assert.equal(readFileSync(path('state.json'), 'utf8'), state);
-    const left = readdirSync(dirname(checkpoint)).filter((name) => name.startsWith('killed.json'));
-    assert.deepEqual(left, [], 'what is left when it is done');
-  });
-
-  it('gives the partial result at Ctrl-C, and goes on from there', async () => {
-    const checkpoint = path('interrupted.json');
-    const { child, outcome } = await startAndWait(checkpoint);
-    child.kill('SIGINT');
-    const { code, stdout, stderr } = await outcome;
-    assert.equal(code, 130);
-    assert.match(stderr, /^surprisal: interrupted after [\d,]+ of 60,000 rows: the result is partial; /);
-    const result = JSON.parse(stdout) as { partial: boolean; rows: number };
-    assert.equal(result.partial, true);
-    assert.equal(result.rows, position(checkpoint));
-    assert.ok(result.rows > 0 && result.rows < 60_000);
-    const resumed = surprisal(...common, '--checkpoint', checkpoint);
-    assert.equal(resumed.stdout, whole);
-  });
-
-  it('says in words that a result is partial', async () => {
-    const { child, outcome } = start(
+  it('says in words that a result is partial', () => {
+    const { stdout } = signalled(
+      'SIGINT',
+      'renamed',
+      1,
       ...common.filter((option) => option !== '--json'),
       '--checkpoint',
       path('words.json'),
       '--checkpoint-every',
       '0',
     );
-    while (!existsSync(path('words.json'))) await sleep(1);
-    child.kill('SIGINT');
-    assert.match((await outcome).stdout, /^PARTIAL: interrupted after [\d,]+ of 60,000 rows\nrows /);
+    assert.match(stdout, /^PARTIAL: interrupted after [\d,]+ of 60,000 rows\nrows /);
   });
 
   describe('refuses to resume', () => {
     let checkpoint = '';
     let text = '';
-    before(async () => {
+    before(() => {
       checkpoint = path('refused.json');
-      const { child, outcome } = await startAndWait(checkpoint);
-      child.kill('SIGKILL');
-      await outcome;
+      const often = ['--checkpoint', checkpoint, '--checkpoint-every', '0'];
+      signalled('SIGKILL', 'renamed', 2, ...common, ...often);
       text = readFileSync(checkpoint, 'utf8');
     });
 

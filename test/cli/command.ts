@@ -1,10 +1,12 @@
 /** Runs the command line as a person does: in a process of its own. */
 import assert from 'node:assert/strict';
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { join } from 'node:path';
+import { spawnSync } from 'node:child_process';
+import { join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { tensor } from 'surprisal';
 import { writeNpy } from 'surprisal/io';
 import { Samples } from '../support/random.js';
+import type { Moment } from './signal_at.js';
 
 const program = join('dist', 'cli', 'main.js');
 
@@ -30,17 +32,24 @@ export function output(...args: string[]): string {
 
 export const json = (...args: string[]): unknown => JSON.parse(output(...args, '--json'));
 
-/** The same without waiting. */
-export function start(...args: string[]): { child: ChildProcess; outcome: Promise<Outcome> } {
-  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  const outcome = new Promise<Outcome>((resolve) => {
-    child.on('close', (code) => resolve({ code, stdout, stderr }));
+/** The same, with a signal to the process the n-th time that it comes to a moment of writing a file. */
+export function signalled(
+  signal: 'SIGKILL' | 'SIGINT' | 'SIGTERM',
+  moment: Moment,
+  n: number,
+  ...args: string[]
+): Outcome & { readonly signal: string | null } {
+  const hook = pathToFileURL(resolve('dist-dev', 'test', 'cli', 'signal_at.js')).href;
+  const {
+    status,
+    stdout,
+    stderr,
+    signal: killedBy,
+  } = spawnSync(process.execPath, ['--import', hook, program, ...args], {
+    encoding: 'utf8',
+    env: { ...process.env, SURPRISAL_SIGNAL_AT: `${signal} ${moment} ${n}` },
   });
-  return { child, outcome };
+  return { code: status, stdout, stderr, signal: killedBy };
 }
 
 /** Logits of which the label's is the larger, the more so in some rows, and the labels. */

@@ -44,6 +44,9 @@ describe('surprisal eval', () => {
     const expected = evaluator.update(made.logits, made.labels).compute();
     same(metricsOf('eval', ...pair, '--top-k', '3,1', '--bins', '10'), expected);
     same(metricsOf('eval', ...pair, '--top-k', '1,3', '--bins=10', '--rows-per-block', '7'), expected);
+    for (const threads of ['1', '3', '7']) {
+      same(metricsOf('eval', ...pair, '--top-k', '1,3', '--bins', '10', '--threads', threads), expected);
+    }
   });
 
   const cases: readonly (readonly [string[], Loss])[] = [
@@ -300,7 +303,9 @@ describe('surprisal eval', () => {
         ]) {
           const message =
             /bad\.npy: expected class indices in \[0, 7\), but row 423 is 7 \(rows to be ignored are -100/;
-          fails(message, 'eval', path('logits.npy'), path('bad.npy'), '--rows-per-block', block, ...loss);
+          const args = ['eval', path('logits.npy'), path('bad.npy'), '--rows-per-block', block, ...loss];
+          fails(message, ...args);
+          fails(message, ...args, '--threads', '3');
         }
       }
     });

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { tensor } from 'surprisal';
 import { writeNpy } from 'surprisal/io';
 import { CrossEntropyLoss } from 'surprisal/loss';
 import { ClassificationEvaluator } from 'surprisal/metrics';
 import { temporaryFolder } from '../io/files.js';
-import { output, start, surprisal, writeBatch, type batch } from './command.js';
+import { output, signalled, surprisal, writeBatch, type batch } from './command.js';
 
 const [rows, classes] = [900, 6];
 
@@ -95,15 +95,24 @@ describe('surprisal eval --html', () => {
     );
   });
 
-  it('is the same after kill -9', async () => {
+  it('is the same after kill -9, and with any number of threads', () => {
     const checkpoint = path('checkpoint.json');
-    const args = ['eval', ...pair(), '--html', path('resumed.html'), '--rows-per-block', '2'];
-    const { child, outcome } = start(...args, '--checkpoint', checkpoint, '--checkpoint-every', '0');
-    while (!existsSync(checkpoint)) await new Promise((resolve) => setTimeout(resolve, 1));
-    child.kill('SIGKILL');
-    assert.equal((await outcome).code, null);
-    assert.match(surprisal(...args, '--checkpoint', checkpoint).stderr, /resumed at row/);
-    assert.equal(readFileSync(path('resumed.html'), 'utf8'), html);
+    for (const threads of ['1', '3']) {
+      const args = [
+        'eval',
+        ...pair(),
+        '--html',
+        path('resumed.html'),
+        '--rows-per-block',
+        '2',
+        '--threads',
+        threads,
+      ];
+      const often = ['--checkpoint', checkpoint, '--checkpoint-every', '0'];
+      assert.equal(signalled('SIGKILL', 'renamed', 2, ...args, ...often).signal, 'SIGKILL');
+      assert.match(surprisal(...args, '--checkpoint', checkpoint).stderr, /resumed at row/);
+      assert.equal(readFileSync(path('resumed.html'), 'utf8'), html);
+    }
   });
 
   it('takes rows that are undefined, infinite or ignored, and logits of 16 bits', async () => {
