@@ -1,7 +1,7 @@
 import { CrossEntropyLoss } from '../loss/cross_entropy.js';
 import { JsdCrossEntropy } from '../loss/jsd.js';
 import { tensor } from '../tensor.js';
-import { writeText } from './checkpoint.js';
+import { checkOutputs, writeText } from './checkpoint.js';
 import { lineChart, type Point } from './svg.js';
 import { numberArgument, parseArguments, print, suggestion, toJson, UsageError } from './terminal.js';
 
@@ -59,6 +59,7 @@ export const command = {
     const alpha = numberArgument('alpha', number('alpha', '12'));
     const points = jsdCurve(numSplits, alpha);
     const out = values['out'] as string | undefined;
+    await checkOutputs({ out }, []);
     if (out !== undefined) {
       await writeText(
         out,

@@ -1,7 +1,14 @@
 import { availableParallelism } from 'node:os';
 import { getNumThreads, setNumThreads } from '../device.js';
 import { ClassificationEvaluator } from '../metrics/classification_evaluator.js';
-import { readCheckpoint, removeCheckpoint, writeCheckpoint, writeText, type Position } from './checkpoint.js';
+import {
+  checkOutputs,
+  readCheckpoint,
+  removeCheckpoint,
+  writeCheckpoint,
+  writeText,
+  type Position,
+} from './checkpoint.js';
 import { Counter, type Range } from './counter.js';
 import { htmlReport } from './html.js';
 import { openArray, openShards, pairArguments, type Shard } from './inputs.js';
@@ -213,6 +220,10 @@ export const command = {
     const plan = planOf(args);
     const { paths, parsed, splits } = plan;
     const shards = await openShards(pairArguments(parsed), splits);
+    await checkOutputs(
+      paths,
+      shards.flatMap(({ logits, targets }) => [logits.path, targets.path]),
+    );
     const evaluation = new Evaluation(plan, shards);
     const { evaluator, totalRows } = evaluation;
     if (paths.checkpoint !== undefined) await evaluation.resume(paths.checkpoint);

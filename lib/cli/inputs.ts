@@ -2,10 +2,11 @@
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { listArrays, openRows } from '../io/open.js';
+import { isDirectory } from './checkpoint.js';
 import type { RowReader } from '../io/rows.js';
 import type { FileLike } from '../io/source.js';
 import { isFloat, sameShape, showShape } from '../tensor.js';
-import { CommandError, isErrorWithCode, showCount, UsageError, type Parsed } from './terminal.js';
+import { CommandError, isErrorWithCode, showCount, suggestion, UsageError, type Parsed } from './terminal.js';
 
 /** An array of a file, as the command line names it. */
 export interface ArrayPath {
@@ -48,6 +49,7 @@ const exists = (path: string): Promise<boolean> =>
 
 /** FILE, FILE:ARRAY or FILE#ARRAY; a file that is there under the whole name is that file. */
 async function arrayPath(text: string): Promise<ArrayPath> {
+  if (await isDirectory(text)) throw new CommandError(`${text}: is a directory, expected a file`);
   if (await exists(text)) return { text, path: text, name: undefined };
   for (const [at] of [...text.matchAll(/[:#]/g)].map(({ index }) => [index] as const).reverse()) {
     const path = text.slice(0, at);
@@ -104,7 +106,11 @@ export async function openArray(
     if (arrays.length === 0)
       throw new UsageError(`${text}: the file has one array, without a name: give '${path}'`);
     const list = arrays.slice(0, 10).join(', ') + (arrays.length > 10 ? ', ...' : '');
-    throw new UsageError(`${text}: say which of its arrays, as '${path}:${arrays[0]!}'; it has ${list}`);
+    throw new UsageError(
+      name === undefined
+        ? `${text}: say which of its arrays, as '${path}:${arrays[0]!}'; it has ${list}`
+        : `${path}: has no array '${name}', but ${list}${suggestion(name, arrays)}`,
+    );
   }
 }
 

@@ -30,6 +30,7 @@ With SURPRISAL_DEBUG=1 in the environment errors come with their stack.`;
 async function run(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   if (name === undefined) throw new UsageError('expected a command: eval, merge, curve or devices');
+  if (name === 'help' && rest.length > 0) return run([rest[0]!, '--help']);
   if (name === '--help' || name === '-h' || name === 'help') {
     await print(help);
     return 0;
@@ -55,7 +56,9 @@ async function run(args: readonly string[]): Promise<number> {
 
 // A reader that has seen enough, such as head, is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  process.exit(error.code === 'EPIPE' ? 0 : exitCodes.failure);
+  if (error.code === 'EPIPE') process.exit(0);
+  note(`the result could not be written: ${messageOf(error) ?? error.message}`);
+  process.exit(exitCodes.failure);
 });
 
 try {

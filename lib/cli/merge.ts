@@ -1,6 +1,6 @@
-import { readFile, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { ClassificationEvaluator } from '../metrics/classification_evaluator.js';
-import { writeText } from './checkpoint.js';
+import { checkOutputs, readText, writeText } from './checkpoint.js';
 import { lossesOf } from './losses.js';
 import { jsonReport, textReport } from './report.js';
 import { CommandError, isErrorWithCode, parseArguments, print, toJson, UsageError } from './terminal.js';
@@ -17,7 +17,7 @@ Example:
   surprisal merge shard-*.state.json`;
 
 async function readState(path: string): Promise<ClassificationEvaluator> {
-  const text = await readFile(path, 'utf8');
+  const text = await readText(path);
   let state: unknown;
   try {
     state = JSON.parse(text);
@@ -49,6 +49,7 @@ export const command = {
       state: { type: 'string' },
     });
     if (positionals.length === 0) throw new UsageError('expected files of states to merge');
+    await checkOutputs({ state: values['state'] as string | undefined }, []);
     const seen = new Map<string, string>();
     let merged: ClassificationEvaluator | undefined;
     for (const path of positionals) {

@@ -17,7 +17,8 @@ calibration. Several files are one evaluation. FILE:NAME is an array of a file t
   --alpha A                 of jsd: the factor of the divergence, 12 by default
   --gamma-pos G, --gamma-neg G, --eps E     of asymmetric-single-label
   --target-threshold T      of binary-cross-entropy
-  --top-k K,...             accuracies of the label among the K largest logits; 1,5 by default
+  --top-k K,...             accuracies of the label among the K largest logits; 1,5 by default,
+                            or 1 alone of 5 classes and fewer
   --bins N                  of the calibration errors; 15 by default
   --ignore-index I          rows of this label count nowhere; -100 by default
   --threads N               threads that read and count; by default one a processor
@@ -75,7 +76,8 @@ function checkDevice(device: string): void {
 
 export interface Plan {
   readonly parsed: Parsed;
-  readonly topK: readonly number[];
+  /** As given; undefined for those that say something of so many classes. */
+  readonly topK: readonly number[] | undefined;
   readonly bins: number;
   readonly ignoreIndex: number;
   readonly splits: number;
@@ -94,8 +96,8 @@ export function planOf(args: readonly string[]): Plan {
     values[name] === undefined
       ? undefined
       : numberArgument(name, given(name, ''), { min: 1, integer: true, ...(below && { below }) });
-  const topK = given('top-k', '1,5')
-    .split(',')
+  const topK = (values['top-k'] as string | undefined)
+    ?.split(',')
     .map((k) => numberArgument('top-k', k, { min: 1, below: 2 ** 24, integer: true }));
   const ignoreIndex = numberArgument('ignore-index', given('ignore-index', '-100'), { integer: true });
   const loss = chooseLoss(parsed, ignoreIndex);
@@ -130,7 +132,7 @@ export function makeEvaluator(
 ): ClassificationEvaluator {
   return new ClassificationEvaluator({
     numClasses: classes,
-    topK,
+    topK: topK ?? (classes > 5 ? [1, 5] : [1]),
     bins,
     ignoreIndex,
     confusion: classes <= mostConfused,

@@ -19,6 +19,9 @@ const showParameters = (parameters: Readonly<Record<string, unknown>>) =>
     .map(([name, value]) => `${name} ${String(value)}`)
     .join(', ');
 
+const showNats = (value: number): string =>
+  Number.isNaN(value) ? showNumber(value) : `${showNumber(value)} nats`;
+
 export function textReport(
   { config }: ClassificationEvaluator,
   metrics: ClassificationMetrics,
@@ -31,7 +34,7 @@ export function textReport(
     ...(extent !== undefined && extent.splits > 1 ? [`in ${extent.splits} splits`] : []),
   ];
   rows.push(['rows', showCount(metrics.rows), left.join(', ')]);
-  rows.push(['loss', `${showNumber(metrics.loss)} nats`, `perplexity ${showNumber(metrics.perplexity)}`]);
+  rows.push(['loss', showNats(metrics.loss), `perplexity ${showNumber(metrics.perplexity)}`]);
   for (const [name, value] of Object.entries(metrics.losses)) {
     const { parameters } = config.losses[name] as { parameters: Record<string, unknown> };
     rows.push([name, showNumber(value), showParameters(parameters)]);
@@ -43,7 +46,7 @@ export function textReport(
     `expected, of ${config.bins} bins; at most ${showPercent(metrics.maximumCalibrationError)}`,
   ]);
   rows.push(['Brier score', showNumber(metrics.brierScore), 'of 0 to 2']);
-  rows.push(['entropy', `${showNumber(metrics.entropy)} nats`, 'of the predictions']);
+  rows.push(['entropy', showNats(metrics.entropy), 'of the predictions']);
   const lines = table(rows);
   if (!extent?.partial) return lines;
   const seen = metrics.rows + metrics.ignored;

@@ -39,9 +39,11 @@ function distance(a: string, b: string): number {
 
 /** '; did you mean X?', where one of the words is near. */
 export function suggestion(word: string, words: readonly string[]): string {
-  const near = words.filter(
-    (other) => distance(word, other) <= 2 || (word.length > 3 && other.startsWith(word)),
+  const changes = words.map((other) =>
+    word.length > 3 && other.startsWith(word) ? 1 : distance(word, other),
   );
+  const least = Math.min(2, ...changes);
+  const near = words.filter((_, i) => changes[i] === least);
   return near.length === 1 ? `; did you mean '${near[0]!}'?` : '';
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tensor } from 'surprisal';
 import { writeNpy, writeSafetensors } from 'surprisal/io';
 import {
@@ -155,7 +155,10 @@ describe('surprisal eval', () => {
       unnamed.stderr,
       /say which of its arrays, as '.*both\.safetensors:.*'; it has a:b, logits\n/,
     );
-    assert.match(surprisal('eval', `${both}:logit`, `${both}:a:b`).stderr, /it has a:b, logits/);
+    assert.match(
+      surprisal('eval', `${both}:logit`, `${both}:a:b`).stderr,
+      /has no array 'logit', but a:b, logits; did you mean 'logits'\?/,
+    );
   });
 
   it('leaves out rows of --ignore-index', async () => {
@@ -195,7 +198,7 @@ describe('surprisal eval', () => {
     await writeNpy(path('none-labels.npy'), new Int32Array(0));
     const none = [path('none.npy'), path('none-labels.npy')];
     assert.equal(metricsOf('eval', ...none).loss, null);
-    assert.match(output('eval', ...none), /^rows +0\nloss +undefined nats/);
+    assert.match(output('eval', ...none), /^rows +0\nloss +undefined  perplexity/);
   });
 
   describe('exit codes and messages', () => {
@@ -212,6 +215,9 @@ describe('surprisal eval', () => {
         /as many files of targets as of logits, got 1 and 2/,
       ],
       [['eval', 'a', 'b', '--topk', '1'], /unknown option '--topk'; did you mean '--top-k'\?/],
+      [['eval', 'a', 'b', '--los', 'jsd'], /unknown option '--los'; did you mean '--loss'\?/],
+      [['eval', 'a', 'b', '--threads', '0'], /--threads: expected a whole number of at least 1/],
+      [['help', 'evil'], /unknown command 'evil'; did you mean 'eval'\?/],
       [['eval', 'a', 'b', '--top-k', '1,x'], /--top-k: expected a whole number of at least 1.*, got 'x'/],
       [['eval', 'a', 'b', '--top-k'], /--top-k: argument missing/],
       [
@@ -290,6 +296,33 @@ describe('surprisal eval', () => {
         '--state',
         path('no-folder/state.json'),
       );
+      mkdirSync(path('folder'));
+      fails(/folder: is a directory, expected a file\n$/, 'eval', path('folder'), labels);
+      for (const option of ['--html', '--state', '--checkpoint']) {
+        fails(/folder: is a directory\n$/, 'eval', ...pair, option, path('folder'));
+      }
+      fails(/folder: is a directory\n$/, 'merge', path('folder'));
+      fails(/folder: is a directory\n$/, 'curve', 'jsd', '--out', path('folder'));
+    });
+
+    it('2: a result in the place of a file that is read, or of another result', () => {
+      const before = readFileSync(pair[0]!);
+      for (const [args, message] of [
+        [
+          ['--html', pair[0]!],
+          /--html: expected a file of its own, but .*logits\.npy is a file that is read/,
+        ],
+        [
+          ['--html', path('a'), '--state', path('a')],
+          /--state: expected a file of its own, .* that of --html/,
+        ],
+      ] as const) {
+        const { code, stdout, stderr } = surprisal('eval', ...pair, ...args);
+        assert.equal(code, 2);
+        assert.equal(stdout, '');
+        assert.match(stderr, message);
+      }
+      assert.deepEqual(readFileSync(pair[0]!), before);
     });
 
     it('1: a label that is none, with its row in the file', async () => {
@@ -328,6 +361,7 @@ describe('surprisal eval', () => {
         const help = output(command, '--help');
         assert.ok(help.startsWith(`surprisal ${command}`), help);
         assert.match(help, /\nExample:\n {2}surprisal \w+/);
+        assert.equal(output('help', command), help);
         assert.ok(output('--help').includes(`surprisal ${command} `));
       }
       const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
