@@ -4,6 +4,7 @@ import { ClassificationEvaluator } from '../metrics/classification_evaluator.js'
 import {
   checkOutputs,
   readCheckpoint,
+  readText,
   removeCheckpoint,
   writeCheckpoint,
   writeText,
@@ -214,6 +215,19 @@ class Evaluation {
   }
 }
 
+/** The lines of a file, one for each class. */
+async function classNames(
+  path: string | undefined,
+  { shape, logits }: Shard,
+): Promise<readonly string[] | undefined> {
+  if (path === undefined) return undefined;
+  const names = (await readText(path)).replace(/\r?\n$/, '').split(/\r?\n/);
+  if (names.length === shape[1]) return names;
+  throw new CommandError(
+    `${path}: expected ${showCount(shape[1]!)} lines, a name for each class of ${logits.text}, got ${showCount(names.length)}`,
+  );
+}
+
 export const command = {
   help,
   async run(args: readonly string[]): Promise<number> {
@@ -224,6 +238,7 @@ export const command = {
       paths,
       shards.flatMap(({ logits, targets }) => [logits.path, targets.path]),
     );
+    const names = await classNames(parsed.values['class-names'] as string | undefined, shards[0]!);
     const evaluation = new Evaluation(plan, shards);
     const { evaluator, totalRows } = evaluation;
     if (paths.checkpoint !== undefined) await evaluation.resume(paths.checkpoint);
@@ -242,7 +257,10 @@ export const command = {
     const metrics = evaluator.compute();
     if (paths.state !== undefined && !partial) await writeText(paths.state, JSON.stringify(evaluator));
     if (paths.html !== undefined) {
-      await writeText(paths.html, htmlReport(evaluator, metrics, extent, shards, evaluation.rowLosses!));
+      await writeText(
+        paths.html,
+        htmlReport(evaluator, metrics, extent, shards, evaluation.rowLosses!, names),
+      );
     }
     await print(
       parsed.values['json']

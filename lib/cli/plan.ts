@@ -26,6 +26,7 @@ calibration. Several files are one evaluation. FILE:NAME is an array of a file t
   --device auto|cpu         where to count; auto by default
   --json                    one JSON object, for programs
   --html FILE               a report that stands alone: calibration, losses, the worst rows, what is confused
+  --class-names FILE        names of the classes in that report, a line each
   --state FILE              the state, for 'surprisal merge'
   --checkpoint FILE         keep the progress in this file, and go on from there if it exists; removed when done
   --checkpoint-every S      seconds between two writes of it; 5 by default
@@ -50,6 +51,7 @@ const options = {
   device: text,
   json: { type: 'boolean' },
   html: text,
+  'class-names': text,
   state: text,
   checkpoint: text,
   'checkpoint-every': text,
@@ -102,6 +104,9 @@ export function planOf(args: readonly string[]): Plan {
   const ignoreIndex = numberArgument('ignore-index', given('ignore-index', '-100'), { integer: true });
   const loss = chooseLoss(parsed, ignoreIndex);
   checkDevice(given('device', 'auto'));
+  if (values['class-names'] !== undefined && values['html'] === undefined) {
+    throw new UsageError('--class-names goes with --html FILE');
+  }
   if (values['checkpoint-every'] !== undefined && values['checkpoint'] === undefined) {
     throw new UsageError('--checkpoint-every goes with --checkpoint FILE');
   }

@@ -22,11 +22,12 @@ const showParameters = (parameters: Readonly<Record<string, unknown>>) =>
 const showNats = (value: number): string =>
   Number.isNaN(value) ? showNumber(value) : `${showNumber(value)} nats`;
 
-export function textReport(
+/** Each metric with its name, and a word on it. */
+export function metricRows(
   { config }: ClassificationEvaluator,
   metrics: ClassificationMetrics,
   extent?: Extent,
-): string {
+): string[][] {
   const rows: string[][] = [];
   const left = [
     ...(metrics.ignored > 0 ? [`${showCount(metrics.ignored)} ignored`] : []),
@@ -47,7 +48,15 @@ export function textReport(
   ]);
   rows.push(['Brier score', showNumber(metrics.brierScore), 'of 0 to 2']);
   rows.push(['entropy', showNats(metrics.entropy), 'of the predictions']);
-  const lines = table(rows);
+  return rows;
+}
+
+export function textReport(
+  evaluator: ClassificationEvaluator,
+  metrics: ClassificationMetrics,
+  extent?: Extent,
+): string {
+  const lines = table(metricRows(evaluator, metrics, extent));
   if (!extent?.partial) return lines;
   const seen = metrics.rows + metrics.ignored;
   return `PARTIAL: interrupted after ${showCount(seen)} of ${showCount(extent.totalRows)} rows\n${lines}`;

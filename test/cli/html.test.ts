@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { tensor } from 'surprisal';
 import { writeNpy } from 'surprisal/io';
 import { CrossEntropyLoss } from 'surprisal/loss';
@@ -32,12 +32,12 @@ describe('surprisal eval --html', () => {
   });
 
   it('stands alone, for light and dark, its tags closed', () => {
-    assert.doesNotMatch(html, /<script|<link|<img|https?:|url\(|@import/);
+    assert.doesNotMatch(html, /<script|<img|https?:|url\(|@import|(?:src|href)="(?!data:,")/);
     assert.ok(html.includes('prefers-color-scheme: dark'));
     assert.ok(html.includes('&#60;logits&#62; &#38; co.npy') && !html.includes('<logits>'));
     const open: string[] = [];
     for (const [, end, tag, self] of html.matchAll(/<(\/?)([a-z]\w*)[^>]*?(\/?)>/g)) {
-      if (self || ['meta'].includes(tag!)) continue;
+      if (self || ['meta', 'link'].includes(tag!)) continue;
       if (end) assert.equal(open.pop(), tag);
       else open.push(tag!);
     }
@@ -48,10 +48,10 @@ describe('surprisal eval --html', () => {
     const expected = [...losses.keys()].sort((a, b) => losses[b]! - losses[a]! || a - b).slice(0, 25);
     const found = cells('worst');
     assert.deepEqual(
-      found.map(([, row]) => number(row!)),
+      found.map(([row]) => number(row!)),
       expected,
     );
-    found.forEach(([, row, label, prediction, loss]) => {
+    found.forEach(([row, label, prediction, loss]) => {
       const z = Array.from(
         made.logits.data.subarray(number(row!) * classes, (number(row!) + 1) * classes) as Float32Array,
       );
@@ -68,7 +68,7 @@ describe('surprisal eval --html', () => {
       const from = Math.min(40, Math.floor(loss / width)) * width;
       expected.set(from.toFixed(2), (expected.get(from.toFixed(2)) ?? 0) + 1);
     }
-    const bars = [...section('losses').matchAll(/<title>loss (\S+) [^:]*: ([\d,]+) rows<\/title>/g)];
+    const bars = [...section('losses').matchAll(/<title>loss (\S+) [^:]*: ([\d,]+) rows?<\/title>/g)];
     assert.deepEqual(
       new Map(bars.map(([, from, count]) => [Number(from).toFixed(2), number(count!)])),
       new Map([...expected].sort(([a], [b]) => Number(a) - Number(b))),
@@ -78,7 +78,7 @@ describe('surprisal eval --html', () => {
   it('has the reliability diagram and the most confused classes', () => {
     const evaluator = new ClassificationEvaluator({ numClasses: classes }).update(made.logits, made.labels);
     const { calibration, confusionMatrix } = evaluator.compute();
-    const bars = [...section('reliability').matchAll(/: ([\d.]+) % right of ([\d,]+) rows<\/title>/g)];
+    const bars = [...section('reliability').matchAll(/: ([\d.]+) % right of ([\d,]+) rows?<\/title>/g)];
     const filled = [...calibration.rows.keys()].filter((b) => calibration.rows[b]! > 0);
     assert.deepEqual(
       bars.map(([, right, count]) => [right, number(count!)]),
@@ -93,6 +93,38 @@ describe('surprisal eval --html', () => {
       cells('confused').map((row) => row.slice(0, 3).map(number)),
       wrong.slice(0, 25),
     );
+  });
+
+  it('calls classes by their names, and shows the whole matrix of few', () => {
+    const names = ['zero', 'one', '<two>', 'three', 'four', 'five'];
+    writeFileSync(path('names.txt'), names.join('\n'));
+    const args = ['eval', ...pair(), '--html', path('named.html'), '--class-names', path('names.txt')];
+    output(...args);
+    const numbered = html;
+    html = readFileSync(path('named.html'), 'utf8');
+    const rows = [...section('matrix').matchAll(/<tr><th>(.*?)<\/th>(<td.*?)<\/tr>/g)];
+    assert.deepEqual(
+      rows.map(([, name]) => name),
+      ['zero', 'one', '&#60;two&#62;', 'three', 'four', 'five'],
+    );
+    const evaluator = new ClassificationEvaluator({ numClasses: classes }).update(made.logits, made.labels);
+    assert.deepEqual(
+      rows.map(([, , row]) => [...row!.matchAll(/<td[^>]*>(.*?)<\/td>/g)].map(([, text]) => number(text!))),
+      evaluator.compute().confusionMatrix!.toArray(),
+    );
+    const [label, prediction] = cells('confused')[0]!;
+    html = numbered;
+    assert.deepEqual(
+      cells('confused')[0]!
+        .slice(0, 2)
+        .map((c) => names[Number(c)]),
+      [label, prediction].map((name) => name!.replace('&#60;', '<').replace('&#62;', '>')),
+    );
+
+    writeFileSync(path('names.txt'), 'zero\none\n');
+    const { code, stderr } = surprisal(...args);
+    assert.equal(code, 1);
+    assert.match(stderr, /names\.txt: expected 6 lines, a name for each class of .*, got 2\n$/);
   });
 
   it('is the same after kill -9, and with any number of threads', () => {
@@ -129,13 +161,10 @@ describe('surprisal eval --html', () => {
     await writeNpy(path('odd-labels.npy'), new Int32Array([0, 0, 0, -100]));
     output('eval', path('odd.npy'), path('odd-labels.npy'), '--html', path('odd.html'));
     html = readFileSync(path('odd.html'), 'utf8');
-    assert.deepEqual(
-      cells('worst').map((row) => row.slice(1)),
-      [
-        ['1', '0', '1', '∞', '0.00e+0'],
-        ['2', '0', '0', '0.3133', '7.31e-1'],
-      ],
-    );
+    assert.deepEqual(cells('worst'), [
+      ['1', '0', '1', '∞', '0.0000'],
+      ['2', '0', '0', '0.3133', '0.7311'],
+    ]);
     assert.match(section('losses'), / Rows without one, as their logits are undefined: 1\./);
   });
 });
