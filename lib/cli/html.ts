@@ -22,9 +22,10 @@ const style = `
   .tile { padding: 12px 16px } .tile b { display: block; font-size: 24px; line-height: 1.3; font-weight: 600; font-variant-numeric: tabular-nums }
   .tile span { color: var(--muted); font-size: 13px } .tile small { color: var(--muted); font-size: 13px; font-weight: 400 }
   .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 16px; margin-bottom: 16px; align-items: start }
+  .charts { align-items: stretch }
   .scroll { overflow-x: auto }
   table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums }
-  th, td { white-space: nowrap } td.m, td.f { white-space: normal; overflow-wrap: anywhere; min-width: 120px }
+  th, td { white-space: nowrap } td.m, td.f { white-space: normal; overflow-wrap: anywhere; min-width: 72px }
   th { text-align: left; color: var(--muted); font-weight: 500; vertical-align: bottom }
   th, td { padding: 5px 8px; border-bottom: 1px solid var(--grid) } th:first-child, td:first-child { padding-left: 0 }
   th:last-child, td:last-child { padding-right: 0 } tbody tr:last-child td { border-bottom: 0 }
@@ -341,10 +342,10 @@ ${
 }<div class="tiles">
 ${tiles.map(([name, value, unit]) => `<div class="tile"><span>${escapeText(name)}</span><b>${escapeText(value)}${unit === undefined ? '' : ` <small>${unit}</small>`}</b></div>`).join('\n')}
 </div>
-<div class="grid">
+<div class="grid charts">
 <section id="reliability"><h2>Reliability diagram</h2>
-<p><span class="key" style="background:var(--bar)"></span> the fraction of rows that is right, by confidence;
-<span class="key" style="background:var(--gap)"></span> how far that is from the confidence.</p>
+<p><span class="key" style="background:var(--bar)"></span> rows that are right, by confidence
+&nbsp; <span class="key" style="background:var(--gap)"></span> gap to the confidence</p>
 ${reliability(metrics)}
 </section>
 <section id="losses"><h2>Losses of rows</h2>
