@@ -1,7 +1,7 @@
 /**
  * 'surprisal eval' beside a plain read of the same files, in turn: `node dist-dev/bench/command_line.js`. A plain read is
  * fs.readSync into one buffer of 4 MiB, on one thread; eval is timed as a process, its start and end included. Options:
- * --rounds N, --gigabytes G of each shape, --folder FOLDER for the files, --cold to drop them from the page cache before
+ * --rounds N, --gigabytes G of each shape, --times N that both go over the files, --folder FOLDER for the files, --cold to drop them from the page cache before
  * each read (GNU dd), --loss NAME.
  */
 import { spawnSync } from 'node:child_process';
@@ -18,6 +18,7 @@ const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '5' },
     gigabytes: { type: 'string', default: '4' },
+    times: { type: 'string', default: '4' },
     folder: { type: 'string', default: join(tmpdir(), 'surprisal-command-line') },
     cold: { type: 'boolean', default: false },
     loss: { type: 'string', default: 'cross-entropy' },
@@ -79,6 +80,8 @@ function run(program: string, args: readonly string[]): void {
 
 const drop = (path: string): void => run('dd', [`if=${path}`, 'iflag=nocache', 'count=0']);
 
+const times = Number(values.times);
+
 function time(work: () => void): number {
   const start = performance.now();
   work();
@@ -92,15 +95,26 @@ console.log(
 );
 for (const shape of shapes) {
   const paths = await writeFiles(shape, Number(values.gigabytes) * 1e9);
-  const bytes = statSync(paths[0]).size;
+  const bytes = times * statSync(paths[0]).size;
   const reads: number[] = [];
   const evals: number[] = [];
   const ready = () => paths.forEach(values.cold ? drop : read);
   for (let round = 0; round < Number(values.rounds); round++) {
     ready();
-    reads.push(time(() => read(paths[0])));
+    reads.push(
+      time(() => {
+        for (let i = 0; i < times; i++) read(paths[0]);
+      }),
+    );
     ready();
-    const args = [join('dist', 'cli', 'main.js'), 'eval', ...paths, '--loss', values.loss, '--json'];
+    const args = [
+      join('dist', 'cli', 'main.js'),
+      'eval',
+      ...Array.from({ length: times }, () => paths).flat(),
+      '--loss',
+      values.loss,
+      '--json',
+    ];
     evals.push(time(() => run(process.execPath, args)));
   }
   const rate = (times: readonly number[]) =>
