@@ -258,7 +258,7 @@ export class Tensor {
    * `{ out }`, find them there.
    *
    * The memory is this process's: it must live, and the tensor must not be disposed of, until the other one has closed it.
-   * Whoever writes must say when that is done, after `synchronize()` of its stream.
+   * Whoever writes must say when that is done, after `synchronize()` of an `Event` that was recorded behind it.
    *
    * @throws ERR_CUDA for memory that is itself another's, ERR_OUT_OF_MEMORY, ERR_DISPOSED, ERR_DTYPE for one on the CPU
    */
@@ -296,13 +296,7 @@ export class Tensor {
     if (!Object.hasOwn(holders, given.dtype)) {
       throw typeError('ERR_DTYPE', `${owner}: expected a dtype, got ${describe(given.dtype)}`);
     }
-    const strides = given.strides === undefined ? undefined : checkShape(`${owner}.strides`, given.strides);
-    if (strides !== undefined && strides.length !== shape.length) {
-      throw rangeError(
-        'ERR_SHAPE',
-        `${owner}: expected a stride for each dimension of ${showShape(shape)}, got ${showShape(strides)}`,
-      );
-    }
+    const strides = checkStrides(owner, given.strides, shape);
     const bytes = typeof given.handle === 'string' ? Buffer.from(given.handle, 'base64') : Buffer.alloc(0);
     if (bytes.length !== 64) {
       throw typeError(
@@ -424,6 +418,23 @@ function checkShape(name: string, shape: unknown): readonly number[] {
   return [...(shape as number[])];
 }
 
+/** Undefined strides stay so: row-major. */
+function checkStrides(
+  name: string,
+  strides: unknown,
+  shape: readonly number[],
+): readonly number[] | undefined {
+  if (strides === undefined) return undefined;
+  const checked = checkShape(`${name}.strides`, strides);
+  if (checked.length !== shape.length) {
+    throw rangeError(
+      'ERR_SHAPE',
+      `${name}: expected a stride for each dimension of ${showShape(shape)}, got ${showShape(checked)}`,
+    );
+  }
+  return checked;
+}
+
 function checkDType(name: string, data: ArrayBufferView, dtype: unknown): DType {
   if (dtype === undefined) {
     const natural = naturalDTypes.get(holderName(data));
@@ -472,14 +483,8 @@ function fromDevice(
   checkMemory(name, data);
   const size = elementSize(dtype as DType);
   const checkedShape = shape === undefined ? [Math.floor(data.byteLength / size)] : checkShape(name, shape);
-  const checkedStrides = strides === undefined ? undefined : checkShape(`${name}.strides`, strides);
+  const checkedStrides = checkStrides(name, strides, checkedShape);
   const needed = extent(checkedShape, checkedStrides ?? contiguousStrides(checkedShape));
-  if (checkedStrides !== undefined && checkedStrides.length !== checkedShape.length) {
-    throw rangeError(
-      'ERR_SHAPE',
-      `${name}: expected a stride for each dimension of ${showShape(checkedShape)}, got ${showShape(checkedStrides)}`,
-    );
-  }
   if (needed * size > data.byteLength) {
     throw rangeError(
       'ERR_SHAPE',
@@ -499,7 +504,8 @@ function fromData(name: string, data: unknown, shape: unknown, dtype: unknown, s
   const checkedDType = checkDType(name, data, dtype);
   const { length } = data as TypedArray;
   const checkedShape = shape === undefined ? [length] : checkShape(name, shape);
-  if (strides === undefined) {
+  const checkedStrides = checkStrides(name, strides, checkedShape);
+  if (checkedStrides === undefined) {
     if (numel(checkedShape) !== length) {
       throw rangeError(
         'ERR_SHAPE',
@@ -507,13 +513,6 @@ function fromData(name: string, data: unknown, shape: unknown, dtype: unknown, s
       );
     }
     return new Tensor(data as TypedArray, checkedShape, checkedDType);
-  }
-  const checkedStrides = checkShape(`${name}.strides`, strides);
-  if (checkedStrides.length !== checkedShape.length) {
-    throw rangeError(
-      'ERR_SHAPE',
-      `${name}: expected a stride for each dimension of ${showShape(checkedShape)}, got ${showShape(checkedStrides)}`,
-    );
   }
   const needed = extent(checkedShape, checkedStrides);
   if (needed > length) {

@@ -104,6 +104,15 @@ void copy_rows(const Evaluation& call, size_t size, const std::byte* from, std::
   }
 }
 
+/** The store of a typed array's buffer, where those can be held. */
+Store store_of(const Program& here, napi_env env, napi_value array) {
+  napi_value buffer;
+  bool is_own = false;
+  napi_get_typedarray_info(env, array, nullptr, nullptr, nullptr, &buffer, nullptr);
+  napi_is_arraybuffer(env, buffer, &is_own);  // else it is a SharedArrayBuffer
+  return (is_own ? here.store_of : here.shared_store_of)(buffer);
+}
+
 }  // namespace
 
 MemoryMode memory_mode(Napi::Env env) {
@@ -117,15 +126,6 @@ bool use_memory_mode(Napi::Env env, MemoryMode mode) {
 }
 
 bool transfer_frees_held_memory(Napi::Env env) { return program(env).transfer_frees; }
-
-/** The store of a typed array's buffer, where those can be held. */
-static Store store_of(const Program& here, napi_env env, napi_value array) {
-  napi_value buffer;
-  bool is_own = false;
-  napi_get_typedarray_info(env, array, nullptr, nullptr, nullptr, &buffer, nullptr);
-  napi_is_arraybuffer(env, buffer, &is_own);  // else it is a SharedArrayBuffer
-  return (is_own ? here.store_of : here.shared_store_of)(buffer);
-}
 
 std::shared_ptr<void> hold_array(Napi::Env env, napi_value array) {
   const ArrayView view = read_array(env, array, "an array");

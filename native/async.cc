@@ -121,7 +121,7 @@ class AsyncCalls {
     if (!evaluation.resident.input) return begin<AsyncCall>(arguments, evaluation);
     // Given to the device here and now, so that it comes before whatever JavaScript gives it next.
     const auto queue = choose_queue(env_, arguments, evaluation);
-    return begin<AsyncTask>([call = launch_on_device(env_, arguments, evaluation)] { call->finish(); });
+    return begin<AsyncTask>(launch_on_device(env_, arguments, evaluation));
   }
 
   /** Submits a Work of these arguments; { id, promise }. */

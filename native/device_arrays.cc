@@ -1,9 +1,9 @@
 #include "device_arrays.h"
 
-#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -101,11 +101,17 @@ std::shared_ptr<T>* find(napi_env env, napi_value value) {
 }
 
 template <class T>
+auto& alive(Napi::Env env, T& thing) {
+  using Thing = typename std::remove_const_t<T>::element_type;
+  if (thing == nullptr) refuse(env, "ERR_DISPOSED", std::string(TagOf<Thing>::name) + " was disposed");
+  return thing;
+}
+
+template <class T>
 std::shared_ptr<T>& read(Napi::Env env, napi_value value) {
   auto* found = find<T>(env, value);
   if (found == nullptr) refuse(env, "ERR_DTYPE", std::string("expected ") + TagOf<T>::name);
-  if (*found == nullptr) refuse(env, "ERR_DISPOSED", std::string(TagOf<T>::name) + " was disposed");
-  return *found;
+  return alive(env, *found);
 }
 
 }  // namespace
@@ -147,22 +153,6 @@ std::shared_ptr<Queue> queue_of(Napi::Env env, int device, napi_value stream) {
 
 int read_device(const Napi::Value& value) { return value.ToNumber().Int32Value() - 1; }
 
-class Launch final : public DeviceCall {
- public:
-  explicit Launch(std::shared_ptr<Launched> launched) : launched_(std::move(launched)) {}
-  void finish() override { launched_->value(); }
-
- private:
-  const std::shared_ptr<Launched> launched_;
-};
-
-/** Throws what the call says of its labels whose loss this is. */
-void check_loss(DeviceBlock& block) {
-  if (block.launched == nullptr) return;
-  block.launched->value();
-  block.launched.reset();
-}
-
 /** A copy of all of `source`, between two devices' memories or one and the host's. */
 struct Copy {
   std::shared_ptr<DeviceBlock> from, to;  // null: the host's
@@ -171,6 +161,7 @@ struct Copy {
   void* host_data = nullptr;
   size_t bytes = 0;
   std::shared_ptr<Queue> queue;
+  std::shared_ptr<Launched> loss_of;  // the call whose loss the host asks for
 
   Copy(Napi::Env env, const Napi::CallbackInfo& info) {
     if (find<DeviceBlock>(env, info[0]) != nullptr) from = read<DeviceBlock>(env, info[0]);
@@ -190,9 +181,12 @@ struct Copy {
     queue = queue_of(env, (to != nullptr ? to : from)->device(), info[2]);
     if (from != nullptr) from->use_in(queue, DeviceBlock::Use::reads);
     if (to != nullptr) to->use_in(queue, DeviceBlock::Use::writes);
+    if (from != nullptr) (to != nullptr ? to->launched : loss_of) = from->launched;
   }
 
+  /** On any thread. Throws what the call says of its labels whose loss this is. */
   void run() const {
+    if (loss_of != nullptr) loss_of->value();
     if (from == nullptr) return queue->upload(to->data(), host_data, bytes);
     if (to == nullptr) return queue->download(host_data, from->data(), bytes);
     use_device(queue->device());
@@ -261,8 +255,8 @@ Napi::Value address(const Napi::CallbackInfo& info) {
 
 Napi::Value copy(const Napi::CallbackInfo& info) {
   const Copy copy(info.Env(), info);
-  if (copy.to == nullptr) check_loss(*copy.from);
   copy.run();
+  if (copy.loss_of != nullptr) copy.from->launched.reset();  // It was found to be right.
   return info.Env().Undefined();
 }
 
@@ -276,10 +270,7 @@ Napi::Value copy_async(const Napi::CallbackInfo& info) {
     // Nobody else has this array yet, so that it can't be transferred: it is enough that it is not collected.
     copy->result = Napi::Persistent(info[1].As<Napi::Object>());
   }
-  return run_async(env, [copy] {
-    if (copy->to == nullptr && copy->from->launched != nullptr) copy->from->launched->value();
-    copy->run();
-  });
+  return run_async(env, [copy] { copy->run(); });
 }
 
 Napi::Value create_queue(const Napi::CallbackInfo& info) {
@@ -354,9 +345,10 @@ Napi::Value emulator_counts(const Napi::CallbackInfo& info) {
 }  // namespace
 
 ArrayView find_device_array(Napi::Env env, napi_value value) {
-  if (find<DeviceBlock>(env, value) == nullptr) return {};
-  const auto& block = read<DeviceBlock>(env, value);
-  return {block->data(), block->bytes(), block->device() + 1};
+  const auto* found = find<DeviceBlock>(env, value);
+  if (found == nullptr) return {};
+  const DeviceBlock& block = *alive(env, *found);
+  return {block.data(), block.bytes(), block.device() + 1};
 }
 
 std::shared_ptr<void> choose_queue(Napi::Env env, std::span<const napi_value> arguments, Evaluation& call) {
@@ -365,17 +357,25 @@ std::shared_ptr<void> choose_queue(Napi::Env env, std::span<const napi_value> ar
   return queue;
 }
 
-std::shared_ptr<DeviceCall> launch_on_device(Napi::Env env, std::span<const napi_value> arguments, Evaluation& call) {
+std::function<void()> launch_on_device(Napi::Env env, std::span<const napi_value> arguments, Evaluation& call) {
   const auto queue = call.queue->shared_from_this();
-  for (size_t i = kInput; i < std::min(arguments.size(), kArrayCount); ++i) {
-    if (auto* block = find<DeviceBlock>(env, arguments[i])) {
-      (*block)->use_in(queue, i == kGrad || i == kOutput ? DeviceBlock::Use::writes : DeviceBlock::Use::reads);
-    }
-  }
+  const Resident& resident = call.resident;
+  const auto use = [&](bool is_resident, Array array, DeviceBlock::Use use) {
+    if (is_resident) read<DeviceBlock>(env, arguments[array])->use_in(queue, use);
+  };
+  use(resident.input, kInput, DeviceBlock::Use::reads);
+  use(resident.indices, kIndices, DeviceBlock::Use::reads);
+  use(resident.dense, kDense, DeviceBlock::Use::reads);
+  use(resident.grad_outputs, kGradOutputs, DeviceBlock::Use::reads);
+  use(resident.weight, kWeight, DeviceBlock::Use::reads);
+  use(resident.pos_weight, kPosWeight, DeviceBlock::Use::reads);
+  use(resident.constants, kConstants, DeviceBlock::Use::reads);
+  use(resident.grad, kGrad, DeviceBlock::Use::writes);
+  use(resident.output, kOutput, DeviceBlock::Use::writes);
   const auto launched = std::make_shared<Launched>(call, *queue);
-  if (call.resident.indices) launched->keep(read<DeviceBlock>(env, arguments[kIndices]));
+  if (resident.indices) launched->keep(read<DeviceBlock>(env, arguments[kIndices]));
   if (call.output != nullptr) read<DeviceBlock>(env, arguments[kOutput])->launched = launched;
-  return std::make_shared<Launch>(launched);
+  return [launched] { launched->value(); };
 }
 
 void export_device_arrays(Napi::Env env, Napi::Object exports) {

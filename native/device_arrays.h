@@ -4,6 +4,7 @@
 
 #include <napi.h>
 
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -15,16 +16,11 @@ namespace surprisal {
 /** Memory of a device's array, none of any other value. Throws a TypeError for one that was given back. */
 ArrayView find_device_array(Napi::Env env, napi_value value);
 
-/** A call whose input is a device's memory, at work there. */
-class DeviceCall {
- public:
-  virtual ~DeviceCall() = default;
-  /** Waits until its loss is known, on any thread. Throws CodedError where a label was out of range. */
-  virtual void finish() = 0;
-};
-
-/** Gives a call of these arguments to its device, and waits for nothing. */
-std::shared_ptr<DeviceCall> launch_on_device(Napi::Env env, std::span<const napi_value> arguments, Evaluation& call);
+/**
+ * Gives a call of these arguments, whose input is a device's memory, to its device, and waits for nothing. What is
+ * returned waits until its loss is known, on any thread, and throws CodedError where a label was out of range.
+ */
+std::function<void()> launch_on_device(Napi::Env env, std::span<const napi_value> arguments, Evaluation& call);
 
 /** Sets the queue of a call on a device; what is returned keeps it. */
 std::shared_ptr<void> choose_queue(Napi::Env env, std::span<const napi_value> arguments, Evaluation& call);

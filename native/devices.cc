@@ -16,8 +16,7 @@ const CudaDevices& cuda_devices() {
   static const auto* found = new CudaDevices(find_devices());
 #else
   static const auto* found = new CudaDevices{
-      {},
-      "this build has no CUDA backend; build from source with nvcc installed and the CMake option SURPRISAL_CUDA on"};
+      {}, "this build has no CUDA backend; build from source where CMake finds nvcc (see SURPRISAL_CUDA in README)"};
 #endif
   return *found;
 }
@@ -39,7 +38,7 @@ const Backend& backend_of(int device) {
 // No value stands for what a build without CUDA does not have.
 ArrayView find_device_array(Napi::Env, napi_value) { return {}; }
 std::shared_ptr<void> choose_queue(Napi::Env, std::span<const napi_value>, Evaluation&) { return nullptr; }
-std::shared_ptr<DeviceCall> launch_on_device(Napi::Env, std::span<const napi_value>, Evaluation&) { return nullptr; }
+std::function<void()> launch_on_device(Napi::Env, std::span<const napi_value>, Evaluation&) { return nullptr; }
 void export_device_arrays(Napi::Env, Napi::Object) {}
 #endif
 

@@ -7,6 +7,7 @@
 // Without arguments each architecture is compiled for one dtype, and each dtype for one architecture or two.
 
 import { spawn, spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
@@ -19,8 +20,10 @@ if (listed.error || listed.status !== 0) {
   process.exit(0);
 }
 const known = listed.stdout.match(/\d+/g);
-// As in CMakeLists.txt.
-const architectures = ['75', '80', '90', '100', '120'].filter((arch) => known.includes(arch));
+const [, built] = /SURPRISAL_CUDA_ARCHITECTURES "([\d;]+)"/.exec(
+  readFileSync(`${root}/CMakeLists.txt`, 'utf8'),
+);
+const architectures = built.split(';').filter((arch) => known.includes(arch));
 
 const asked = process.argv.slice(2);
 const askedArchitectures = asked.filter((name) => name.startsWith('sm_')).map((name) => name.slice(3));

@@ -21,7 +21,8 @@ import {
   type Loss,
 } from 'surprisal/loss';
 import { binding } from '../binding.js';
-import { generator } from '../data.js';
+import { bytesPerElement } from '../cases.js';
+import { Batch, generator, type Values } from '../data.js';
 import { ratios, summarise, type Summary } from '../statistics.js';
 
 const { values: options, positionals: words } = parseArgs({
@@ -43,28 +44,18 @@ interface Shape {
   readonly rows: number;
   readonly classes: number;
   readonly dtypes: readonly FloatDType[];
-  /** Of the losses that are measured on it: 1 unless said otherwise. */
-  readonly group?: number;
+  /** Rows of a sample of the losses that are measured on it: 1 unless said otherwise. */
+  readonly splits?: number;
 }
 
-const everyDType: readonly FloatDType[] = ['float32', 'bfloat16', 'float16', 'float64'];
 const shapes: readonly Shape[] = options.quick
   ? [
-      { rows: 48, classes: 256, dtypes: everyDType },
-      { rows: 6, classes: 9000, dtypes: ['float32'], group: 3 },
+      { rows: 48, classes: 256, dtypes: ['float32', 'bfloat16', 'float16', 'float64'] },
+      { rows: 6, classes: 9000, dtypes: ['float32'], splits: 3 },
     ]
-  : [
-      { rows: 32768, classes: 256, dtypes: everyDType },
-      { rows: 32768, classes: 1000, dtypes: everyDType },
-      { rows: 65536, classes: 1000, dtypes: ['float32'] },
-      { rows: 32768, classes: 4096, dtypes: everyDType },
-      { rows: 32768, classes: 32768, dtypes: ['float32', 'bfloat16'] },
-      { rows: 8192, classes: 131072, dtypes: ['float32', 'bfloat16'] },
-      { rows: 4096, classes: 262144, dtypes: ['float32', 'bfloat16'] },
-      // As many as three splits divide.
-      { rows: 32766, classes: 1000, dtypes: everyDType, group: 3 },
-      { rows: 24576, classes: 32768, dtypes: ['float32', 'bfloat16'], group: 3 },
-    ];
+  : (JSON.parse(
+      readFileSync(new URL('../../../bench/gpu/shapes.json', import.meta.url), 'utf8'),
+    ) as readonly Shape[]);
 
 type Target = 'labels' | 'dense';
 
@@ -73,17 +64,17 @@ interface Subject {
   readonly loss: Loss;
   readonly target: Target;
   /** Rows of a sample. */
-  readonly group: number;
+  readonly splits: number;
 }
 
 const subjects: readonly Subject[] = [
-  { name: 'CrossEntropyLoss', loss: new CrossEntropyLoss(), target: 'labels', group: 1 },
-  { name: 'LabelSmoothingCrossEntropy', loss: new LabelSmoothingCrossEntropy(), target: 'labels', group: 1 },
-  { name: 'SoftTargetCrossEntropy', loss: new SoftTargetCrossEntropy(), target: 'dense', group: 1 },
-  { name: 'JsdCrossEntropy', loss: new JsdCrossEntropy(), target: 'labels', group: 3 },
-  { name: 'BinaryCrossEntropy', loss: new BinaryCrossEntropy(), target: 'labels', group: 1 },
-  { name: 'AsymmetricLossSingleLabel', loss: new AsymmetricLossSingleLabel(), target: 'labels', group: 1 },
-  { name: 'AsymmetricLossMultiLabel', loss: new AsymmetricLossMultiLabel(), target: 'dense', group: 1 },
+  { name: 'CrossEntropyLoss', loss: new CrossEntropyLoss(), target: 'labels', splits: 1 },
+  { name: 'LabelSmoothingCrossEntropy', loss: new LabelSmoothingCrossEntropy(), target: 'labels', splits: 1 },
+  { name: 'SoftTargetCrossEntropy', loss: new SoftTargetCrossEntropy(), target: 'dense', splits: 1 },
+  { name: 'JsdCrossEntropy', loss: new JsdCrossEntropy(), target: 'labels', splits: 3 },
+  { name: 'BinaryCrossEntropy', loss: new BinaryCrossEntropy(), target: 'labels', splits: 1 },
+  { name: 'AsymmetricLossSingleLabel', loss: new AsymmetricLossSingleLabel(), target: 'labels', splits: 1 },
+  { name: 'AsymmetricLossMultiLabel', loss: new AsymmetricLossMultiLabel(), target: 'dense', splits: 1 },
 ];
 
 interface Case {
@@ -102,32 +93,16 @@ interface Case {
 }
 
 const random = generator(11);
-const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
-
-/** Logits like a classifier's, of which a few million are drawn and then repeated. */
-const drawn = Float32Array.from({ length: options.quick ? 1 << 14 : 1 << 22 }, () => 3 * normal());
-const code = (dtype: string) => binding.dtypes.indexOf(dtype);
-
-const bytesOf: Readonly<Record<FloatDType, number>> = { float32: 4, float64: 8, float16: 2, bfloat16: 2 };
-
-/** A tensor of this shape on the GPU; `shift` tells rotating buffers apart. */
-function upload(rows: number, classes: number, dtype: FloatDType, shift: number, positive = false): Tensor {
-  const holders = {
-    float32: Float32Array,
-    float64: Float64Array,
-    float16: Uint16Array,
-    bfloat16: Uint16Array,
-  };
-  const source = positive ? drawn.map((x) => Math.abs(x) / (3 * classes)) : drawn;
-  const converted = new holders[dtype](source.length);
-  binding.convert(source, code('float32'), converted, code(dtype));
-  const data = new holders[dtype](rows * classes);
-  for (let at = 0, from = (shift * 7919) % converted.length; at < data.length; from = 0) {
-    const part = converted.subarray(from, from + data.length - at);
-    data.set(part, at);
-    at += part.length;
-  }
-  return tensor(data, { shape: [rows, classes], dtype }).to('cuda');
+/**
+ * As many of a batch's rows, repeated, as a tensor on the GPU: values don't matter to its speed, and rows drawn one by
+ * one would take longer than the measurement.
+ */
+function upload(rows: number, source: Tensor): Tensor {
+  const { data, shape, dtype } = source;
+  const drawn = data as Values;
+  const all = new (drawn.constructor as Float32ArrayConstructor)(rows * shape[1]!);
+  for (let at = 0; at < all.length; at += drawn.length) all.set(drawn.subarray(0, all.length - at), at);
+  return tensor(all, { shape: [rows, shape[1]!], dtype }).to('cuda');
 }
 
 /** Milliseconds of the GPU for one of `count` calls. */
@@ -144,12 +119,15 @@ function time(count: number, call: (i: number) => void): number {
 const rotatingBytes = options.quick ? 0 : 256 * 2 ** 20;
 const rounds = options.quick ? 3 : 9;
 
+/** Distinct rows of a tensor. */
+const distinctRows = 64;
+
 const cases: Case[] = [];
 
-for (const { rows, classes, dtypes, group = 1 } of shapes) {
+for (const { rows, classes, dtypes, splits = 1 } of shapes) {
   for (const dtype of dtypes) {
     const lines = subjects
-      .filter((subject) => subject.group === group)
+      .filter((subject) => subject.splits === splits)
       .flatMap((subject) =>
         (['forward', 'loss and gradient'] as const).map((pass) => ({
           subject,
@@ -159,10 +137,11 @@ for (const { rows, classes, dtypes, group = 1 } of shapes) {
       );
     const chosen = lines.filter(({ line }) => words.every((word) => line.includes(word.toLowerCase())));
     if (chosen.length === 0) continue;
-    const bytes = rows * classes * bytesOf[dtype];
+    const batch = new Batch(Math.min(rows, distinctRows), classes, dtype);
+    const bytes = rows * classes * bytesPerElement[dtype];
     const sets = Math.max(1, Math.min(8, Math.ceil(rotatingBytes / bytes)));
-    const inputs = Array.from({ length: sets }, (_, i) => upload(rows, classes, dtype, i));
-    const grads = Array.from({ length: sets }, (_, i) => upload(rows, classes, dtype, i));
+    const inputs = Array.from({ length: sets }, () => upload(rows, batch.input));
+    const grads = Array.from({ length: sets }, () => upload(rows, batch.grad));
     const labels = tensor(Int32Array.from({ length: rows }, () => Math.floor(random() * classes))).to('cuda');
     const value = tensor(dtype === 'float64' ? new Float64Array(1) : new Float32Array(1), { shape: [] }).to(
       'cuda',
@@ -173,7 +152,7 @@ for (const { rows, classes, dtypes, group = 1 } of shapes) {
     for (const { subject, pass, line } of chosen) {
       // Dense targets of the largest shapes leave no room for the rest.
       if (subject.target === 'dense' && bytes > 4 * 2 ** 30) continue;
-      if (subject.target === 'dense') dense ??= upload(rows, classes, 'float32', 3, true);
+      if (subject.target === 'dense') dense ??= upload(rows, batch.soft);
       const target = subject.target === 'dense' ? dense! : labels;
       const run = (i: number) => {
         const input = inputs[i % sets]!;
@@ -191,8 +170,7 @@ for (const { rows, classes, dtypes, group = 1 } of shapes) {
         ours.push(time(calls, run));
         copies.push(time(calls, copy));
       }
-      const moved =
-        bytes * (pass === 'forward' ? 1 : 2) + (subject.target === 'dense' ? rows * classes * 4 : 0);
+      const moved = bytes * ((pass === 'forward' ? 1 : 2) + (subject.target === 'dense' ? 1 : 0));
       const speeds = ours.map((ms) => moved / ms / 1e6);
       const copySpeeds = copies.map((ms) => (2 * bytes) / ms / 1e6);
       const result: Case = {
@@ -221,12 +199,13 @@ for (const { rows, classes, dtypes, group = 1 } of shapes) {
 
 /** Host time of a call that does little on the GPU, in microseconds: what it takes to enqueue one. */
 function enqueue(): Record<string, number> {
-  const input = upload(1, 10, 'float32', 0);
+  const batch = new Batch(1, 10, 'float32');
+  const input = upload(1, batch.input);
   const labels = tensor(new Int32Array([3])).to('cuda');
   const loss = new LabelSmoothingCrossEntropy();
   const out = {
     value: tensor(new Float32Array(1), { shape: [] }).to('cuda'),
-    grad: upload(1, 10, 'float32', 1),
+    grad: upload(1, batch.grad),
   };
   const calls: Record<string, () => unknown> = {
     forward: () => loss.forward(input, labels),

@@ -6,6 +6,7 @@ Times are medians of CUDA events over buffers that take turns, as in bench.ts, w
 """
 
 import json
+import pathlib
 import statistics
 import sys
 
@@ -19,12 +20,11 @@ if not torch.cuda.is_available():
     print("bench/gpu/peers.py: left out, as no GPU was found")
     sys.exit(0)
 
-SHAPES = [
-    (32768, 256), (32768, 1000), (65536, 1000), (32768, 4096), (32768, 32768), (8192, 131072), (4096, 262144),
-    (24576, 32768),
-]
+SHAPES = json.loads(pathlib.Path(__file__).with_name("shapes.json").read_text(encoding="utf-8"))
+DTYPES = ("float32", "bfloat16")
 ROUNDS = 9
 
+# Each with the rows of a sample.
 LOSSES = {
     "CrossEntropyLoss": (torch.nn.CrossEntropyLoss(), 1),
     "LabelSmoothingCrossEntropy": (LabelSmoothingCrossEntropy(), 1),
@@ -43,8 +43,7 @@ def milliseconds(call, count):
     return begin.elapsed_time(end) / count
 
 
-def measure(name, loss, group, dtype, rows, classes, backward, compiled):
-    rows -= rows % group
+def measure(name, loss, dtype, rows, classes, backward, compiled):
     size = rows * classes * torch.finfo(dtype).bits // 8
     sets = max(1, min(8, -(-256 * 2**20 // size)))
     inputs = [(3 * torch.randn(rows, classes, device="cuda")).to(dtype).requires_grad_(backward) for _ in range(sets)]
@@ -82,13 +81,16 @@ def measure(name, loss, group, dtype, rows, classes, backward, compiled):
 
 def main():
     cases = []
-    for rows, classes in SHAPES:
-        for dtype in (torch.float32, torch.bfloat16):
-            for name, (loss, group) in LOSSES.items():
+    for shape in SHAPES:
+        rows, classes = shape["rows"], shape["classes"]
+        for dtype in (getattr(torch, name) for name in shape["dtypes"] if name in DTYPES):
+            for name, (loss, splits) in LOSSES.items():
+                if splits != shape.get("splits", 1):
+                    continue
                 for backward in (False, True):
                     for compiled in (False, True):
                         try:
-                            case = measure(name, loss, group, dtype, rows, classes, backward, compiled)
+                            case = measure(name, loss, dtype, rows, classes, backward, compiled)
                         except torch.cuda.OutOfMemoryError:
                             torch.cuda.empty_cache()
                             continue

@@ -85,16 +85,6 @@ double sum_in_order(const double* parts, int64_t count) {
   return sum;
 }
 
-[[noreturn]] void throw_bad_index(const Evaluation& call, int64_t row) {
-  const int64_t index = read_index(call, row);
-  const bool huge = call.indices_dtype == DType::uint64 && index < 0;
-  std::string message = "target: expected class indices in [0, " + std::to_string(call.classes) + "), but row " +
-                        std::to_string(row) + " is " +
-                        (huge ? std::to_string(static_cast<uint64_t>(index)) : std::to_string(index));
-  if (call.has_ignore_index) message += " (rows to be ignored are " + std::to_string(call.ignore_index) + ")";
-  throw CodedError("ERR_TARGET_OUT_OF_RANGE", message);
-}
-
 /** Bytes of the largest cache of a processor. What sysconf says of it may be the sum over all sockets of a host. */
 int64_t find_cache_bytes() {
   int64_t largest = 0;
@@ -243,7 +233,7 @@ class CpuComputation final : public Computation {
 
   double checked_weights() const {
     const int64_t bad = first_bad_.load(std::memory_order_relaxed);
-    if (bad < units_) throw_bad_index(call_, bad);
+    if (bad < units_) throw_bad_label(call_, bad);
     return sum_in_order(sums_, blocks_);
   }
 
@@ -328,7 +318,15 @@ bool use_instruction_set(const std::string& name) {
   return false;
 }
 
-void throw_bad_label(const Evaluation& call, int64_t row) { throw_bad_index(call, row); }
+void throw_bad_label(const Evaluation& call, int64_t row) {
+  const int64_t index = read_index(call, row);
+  const bool huge = call.indices_dtype == DType::uint64 && index < 0;
+  std::string message = "target: expected class indices in [0, " + std::to_string(call.classes) + "), but row " +
+                        std::to_string(row) + " is " +
+                        (huge ? std::to_string(static_cast<uint64_t>(index)) : std::to_string(index));
+  if (call.has_ignore_index) message += " (rows to be ignored are " + std::to_string(call.ignore_index) + ")";
+  throw CodedError("ERR_TARGET_OUT_OF_RANGE", message);
+}
 
 const Backend& cpu_backend() {
   static const auto* infos = new std::vector<LossInfo>(loss_infos());

@@ -1,9 +1,8 @@
 // All kernels of one instruction set. CMake compiles this file once for each, with SURPRISAL_TARGET as its name.
 
 #include <type_traits>
-#include <utility>
 
-#include "../loss/registry.h"
+#include "../loss/table.h"
 #include "classification.h"
 #include "elementwise.h"
 #include "gather.h"
@@ -48,81 +47,19 @@ template <int index, class T>
 using Driver = DriverOf<Registered<index>::template Formula<double>::kind, T,
                         typename Registered<index>::template Formula<Compute<T>>>;
 
-template <class F>
-constexpr int64_t rows_per_unit(const Evaluation& call) {
-  if constexpr (F::kind == Kind::row_group) {
-    return F(call.parameters, call.classes).splits;
-  } else {
-    return 1;
-  }
-}
-
-template <class F>
-double denominator(const Evaluation& call, double weights) {
-  const auto rows = static_cast<double>(call.rows());
-  if constexpr (F::kind == Kind::row_map) {
-    return 1;
-  } else {
-    switch (F::denominator) {
-      case Denominator::weights:
-        return call.indices != nullptr && !call.dense_by_index ? weights : rows;
-      case Denominator::elements:
-        return rows * static_cast<double>(call.classes);
-      case Denominator::samples:
-        return rows / static_cast<double>(rows_per_unit<F>(call));
-      case Denominator::rows:
-        return rows;
-    }
-    return rows;
-  }
-}
-
-template <class F>
-constexpr LossInfo info() {
-  constexpr auto kind = kKindNames[static_cast<int>(F::kind)];
-  if constexpr (requires { F::parameters; }) {
-    return {F::name, kind, F::parameters, static_cast<int>(std::size(F::parameters))};
-  } else {
-    return {F::name, kind, nullptr, 0};
-  }
-}
-
 template <int index>
-constexpr LossKernels kernels() {
-  using F = typename Registered<index>::template Formula<double>;
-  return {info<F>(),
-          {Driver<index, float>::run, Driver<index, double>::run, Driver<index, Float16>::run,
-           Driver<index, BFloat16>::run},
-          denominator<F>,
-          rows_per_unit<F>};
-}
-
-template <int... indices>
-constexpr int count_present(std::integer_sequence<int, indices...>) {
-  return (static_cast<int>(Registered<indices>::present) + ...);
-}
-
-using Places = std::make_integer_sequence<int, kRegistrySize>;
-constexpr int kLossCount = count_present(Places{});
-
-struct Table {
-  LossKernels losses[kLossCount] = {};
+struct KernelsOf {
+  static constexpr LossKernels entry() {
+    using F = typename Registered<index>::template Formula<double>;
+    return {info_of<F>(),
+            {Driver<index, float>::run, Driver<index, double>::run, Driver<index, Float16>::run,
+             Driver<index, BFloat16>::run},
+            denominator<F>,
+            rows_per_unit<F>};
+  }
 };
 
-template <int index>
-constexpr void put(Table& table, int& next) {
-  if constexpr (Registered<index>::present) table.losses[next++] = kernels<index>();
-}
-
-template <int... indices>
-constexpr Table make_table(std::integer_sequence<int, indices...>) {
-  Table table;
-  int next = 0;
-  (put<indices>(table, next), ...);
-  return table;
-}
-
-constexpr Table kTable = make_table(Places{});
+constexpr auto kTable = loss_table<LossKernels, KernelsOf>(Places{});
 
 /** In double for every dtype: a constant is made once, and is subtracted from a loss that may be small. */
 void negative_entropy(const void* matrix, DType dtype, int64_t rows, int64_t classes, double* result) {

@@ -3,18 +3,11 @@
 // Driver of losses over the K rows of a sample, which lie samples apart: sample i is rows i, i + B, i + 2B, ...
 // All K rows stay in cache; one exponential and one logarithm an element.
 
-#include "../loss/cross_entropy.h"
+#include "../loss/jsd.h"
 #include "lanes.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
-
-/** Of a row of a sample: Σ p·G, and Σ p, which rounding leaves not quite 1. */
-template <class Number>
-struct DivergenceSums {
-  Number slope;
-  Number p;
-};
 
 /**
  * The pass over classes: turns a sample's exponentials e into p = e/S, writes their G to `slopes`. Past the rows' ends
@@ -210,15 +203,14 @@ struct RowGroup {
       }
 
       const Number clamped = divergence_pass.run(inverses, divergences);
-      // 0, but NaN where a row is: the mixture takes it to all of them.
       Number divergence(0), nothing(0);
       for (int k = 0; k < splits; ++k) {
         divergence = divergence + divergences[k].slope;
-        nothing = nothing + (divergences[k].p - divergences[k].p);
+        nothing = nothing + divergences[k].nothing();
       }
       const Number dot = floor == 0 ? Number(0) : Number(floor) * Lanes::total(distances);
       const Number cross_entropy = linear_loss(sums[0].log_sum(), q_sum, dot, label);
-      const Number loss = cross_entropy + Number(formula.factor) * (divergence - clamped) + nothing;
+      const Number loss = formula.loss(cross_entropy, divergence, clamped) + nothing;
       loss_sum = loss_sum + labels.counted(loss);
       if (call.grad == nullptr) continue;
 
@@ -227,7 +219,7 @@ struct RowGroup {
         T* dz = grad[k].row(k * samples + sample);
         const R* p_row = probabilities + k * width;
         const R* slope_row = slopes + k * width;
-        const Number slope_sum = divergences[k].slope / divergences[k].p + nothing;
+        const Number slope_sum = divergences[k].mean() + nothing;
         const Number q_all = k == 0 ? q_sum + label.share : Number(0);
         const typename Formula::template Gradient<Factor> gradient(formula.factor, slope_sum, scale, q_all,
                                                                    k == 0 ? floor : 0);

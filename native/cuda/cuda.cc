@@ -155,7 +155,7 @@ void* Launched::place(size_t bytes) { return arrays_.emplace_back(bytes, queue_-
 
 Launched::Launched(const Evaluation& call, Queue& queue) : queue_(queue.shared_from_this()), host_(call) {
   use_device(queue.device());
-  const DeviceLimits limits = device_limits();
+  const DeviceLimits& limits = queue.limits();
   device_ = take_arrays();
   workspace_ = DeviceMemory(workspace_bytes(device_, limits), queue.stream());
   enqueue(device_, limits, workspace_.get(), queue.stream());

@@ -108,7 +108,7 @@ double weigh_labels(const Evaluation& call, int64_t count, Queue& queue) {
   return found.weights;
 }
 
-/** What all pieces use, on the device. */
+/** What all pieces use, on the device. Goes back once both queues have done with it, even if a piece failed. */
 class Shared {
  public:
   Shared(Evaluation& call, Queue& queue) : queue_(queue) {
@@ -123,7 +123,17 @@ class Shared {
     if (call.pos_weight_row_stride == 0) {
       bring(call.pos_weight, call.resident.pos_weight, factor(call.pos_weight_class_stride));
     }
+    queue_.twin().wait_for(queue_);
   }
+  ~Shared() {
+    try {
+      queue_.wait_for(queue_.twin());
+    } catch (const std::exception&) {
+      // A device that answers with errors has lost its memory anyway.
+    }
+  }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
 
  private:
   void bring(auto& data, bool& resident, size_t bytes) {
@@ -143,11 +153,12 @@ double evaluate_in_pieces(const Evaluation& whole, Queue& queue) {
   Evaluation call = whole;
   const int64_t labels = call.outer / group_of(call) * call.inner;
   const double weights = call.indices != nullptr ? weigh_labels(call, labels, queue) : 0;
-  if (call.reduction == Reduction::mean && divisor_of(call) != 0) call.divisor = divisor_of(call);
-  if (call.reduction == Reduction::mean && divisor_of(call) == 0) call.divisor = weights;
+  if (call.reduction == Reduction::mean) {
+    const double known = divisor_of(call);
+    call.divisor = known != 0 ? known : weights;
+  }
   const Shared shared(call, queue);
   Queue& twin = queue.twin();
-  twin.wait_for(queue);
   const Pieces pieces(call);
   std::unique_ptr<Launched> before;
   double sum = 0;
@@ -164,7 +175,6 @@ double evaluate_in_pieces(const Evaluation& whole, Queue& queue) {
     before = std::move(launched);
   }
   finish();
-  queue.wait_for(twin);
   return sum;
 }
 

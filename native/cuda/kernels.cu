@@ -1,11 +1,7 @@
 // All kernels of one dtype: a driver for each registered loss. CMake compiles this file once for each, with
 // SURPRISAL_DTYPE as its name.
 
-#include <iterator>
-#include <type_traits>
-#include <utility>
-
-#include "../loss/registry.h"
+#include "../loss/table.h"
 #include "convert.h"
 #include "elementwise.h"
 #include "gather.h"
@@ -49,78 +45,21 @@ using Formula = typename Registered<index>::template Formula<R>;
 template <int index>
 using Jobs = JobsOf<Formula<index>::kind, T, Formula<index>>;
 
-/** As the CPU backend's, but of the weights of labels, which the host does not see. */
+/** The weights of labels are the device's to add up where they are not known beforehand. */
 template <class F>
-double divisor(const Evaluation& call) {
-  const auto rows = static_cast<double>(call.rows());
-  if constexpr (F::kind == Kind::row_map) {
-    return 1;
-  } else {
-    switch (F::denominator) {
-      case Denominator::weights: {
-        const bool by_label = call.indices != nullptr && !call.dense_by_index;
-        return by_label && (call.weight != nullptr || call.has_ignore_index) ? 0 : rows;
-      }
-      case Denominator::elements:
-        return rows * static_cast<double>(call.classes);
-      case Denominator::samples:
-        return rows / call.parameters[0];
-      case Denominator::rows:
-        return rows;
-    }
-    return rows;
+double known_divisor(const Evaluation& call) {
+  const bool unknown = call.weight != nullptr || call.has_ignore_index;
+  return denominator<F>(call, unknown ? 0 : static_cast<double>(call.rows()));
+}
+
+template <int index>
+struct JobsEntry {
+  static constexpr LossJobs entry() {
+    return {info_of<Formula<index>>(), Jobs<index>::launch, Jobs<index>::parts, known_divisor<Formula<index>>};
   }
-}
-
-/** Names of a formula's parameters, of which it may have none. A requires-expression in a function is too much for
- * nvcc. */
-template <class F, class = void>
-struct Parameters {
-  static constexpr const char* const* names = nullptr;
-  static constexpr int count = 0;
-};
-template <class F>
-struct Parameters<F, std::void_t<decltype(F::parameters)>> {
-  static constexpr const char* const* names = F::parameters;
-  static constexpr int count = static_cast<int>(std::size(F::parameters));
 };
 
-template <class F>
-constexpr LossInfo info() {
-  return {F::name, kKindNames[static_cast<int>(F::kind)], Parameters<F>::names, Parameters<F>::count};
-}
-
-template <int index>
-constexpr LossJobs jobs() {
-  return {info<Formula<index>>(), Jobs<index>::launch, Jobs<index>::parts, divisor<Formula<index>>};
-}
-
-template <int... indices>
-constexpr int count_present(std::integer_sequence<int, indices...>) {
-  return (static_cast<int>(Registered<indices>::present) + ...);
-}
-
-using Places = std::make_integer_sequence<int, kRegistrySize>;
-constexpr int kLossCount = count_present(Places{});
-
-struct Table {
-  LossJobs losses[kLossCount] = {};
-};
-
-template <int index>
-constexpr void put(Table& table, int& next) {
-  if constexpr (Registered<index>::present) table.losses[next++] = jobs<index>();
-}
-
-template <int... indices>
-constexpr Table make_table(std::integer_sequence<int, indices...>) {
-  Table table;
-  int next = 0;
-  (put<indices>(table, next), ...);
-  return table;
-}
-
-constexpr Table kTable = make_table(Places{});
+constexpr auto kTable = loss_table<LossJobs, JobsEntry>(Places{});
 
 // Static, as nvcc names an unnamed namespace after the file, which is the same for every dtype.
 static void launch_label_weights(const Problem& problem, Stream stream) {

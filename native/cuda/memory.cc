@@ -32,7 +32,7 @@ void throw_out_of_memory(size_t bytes) {
                                             " bytes; dispose() of tensors, or use smaller batches");
 }
 
-Queue::Queue(int device) : device_(device), stream_(create_on(device)) {}
+Queue::Queue(int device) : device_(device), stream_(create_on(device)), limits_(device_limits()) {}
 
 Queue::~Queue() {
   for (const Stage& stage : stages_) {

@@ -20,6 +20,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   /** The device's number among GPUs. */
   int device() const { return device_; }
   Stream stream() const { return stream_; }
+  const DeviceLimits& limits() const { return limits_; }
 
   /** What is put into this queue from now on begins after all that the other one was given so far. */
   void wait_for(const Queue& other);
@@ -48,6 +49,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
 
   const int device_;
   const Stream stream_;
+  const DeviceLimits limits_;
   std::mutex mutex_;  // of what follows
   Stage stages_[2];
   std::shared_ptr<Queue> twin_;

@@ -4,16 +4,11 @@
 // Where all K rows fit on the chip they are read once: their logits, their probabilities and their slopes wait in
 // shared memory, of which each thread uses the places of its own classes alone.
 
-#include "../loss/cross_entropy.h"
+#include "../loss/jsd.h"
 #include "launches.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
-
-/** Of a row of a sample: Σ p·G, and Σ p, which rounding leaves not quite 1. */
-struct DivergenceSums {
-  double slope, p;
-};
 
 /** Shared memory of a block's samples: the K tiles of rows, then what the threads keep a class and row. */
 template <class T>
@@ -27,13 +22,13 @@ class GroupMemory {
   /** Bytes a class of all K rows, beside the rows themselves. */
   static int64_t bytes_per_class(int splits) { return 2 * splits * static_cast<int64_t>(sizeof(R)); }
   /** Bytes a sample. */
-  static int64_t bytes_per_sample(int splits) { return splits * static_cast<int64_t>(sizeof(DivergenceSums)); }
+  static int64_t bytes_per_sample(int splits) { return splits * static_cast<int64_t>(sizeof(DivergenceSums<>)); }
 
   SURPRISAL_DEVICE T* tile(int k) const { return reinterpret_cast<T*>(tiles_ + k * plan_.rows * plan_.row_bytes); }
   SURPRISAL_DEVICE R* probabilities(int k, int sample) const { return values(k, sample); }
   SURPRISAL_DEVICE R* slopes(int k, int sample) const { return values(splits_ + k, sample); }
-  SURPRISAL_DEVICE DivergenceSums& sums(int k, int sample) const {
-    auto* end = reinterpret_cast<DivergenceSums*>(tiles_ + splits_ * plan_.rows * plan_.row_bytes);
+  SURPRISAL_DEVICE DivergenceSums<>& sums(int k, int sample) const {
+    auto* end = reinterpret_cast<DivergenceSums<>*>(tiles_ + splits_ * plan_.rows * plan_.row_bytes);
     return end[k * plan_.rows + sample];
   }
 
@@ -103,7 +98,7 @@ struct RowGroupPart {
   SURPRISAL_DEVICE double floor() const { return formula.cross_entropy.floor; }
 
   /** Turns the probabilities in shared memory into slopes, and adds to the rows' sums: this thread's classes alone. */
-  SURPRISAL_DEVICE void diverge(int k, DivergenceSums& sums, double& clamped) const {
+  SURPRISAL_DEVICE void diverge(int k, DivergenceSums<>& sums, double& clamped) const {
     const int sample = block.team.number, splits = formula.splits;
     for_each([&](int i) {
       const R p = memory.probabilities(k, sample)[i];
@@ -125,7 +120,7 @@ struct RowGroupPart {
   }
 
   /** The sums of all K rows, of which each thread has brought its part of row k; of the clamp, of all rows at once. */
-  SURPRISAL_DEVICE void finish_sums(int k, DivergenceSums& sums, double& clamped) {
+  SURPRISAL_DEVICE void finish_sums(int k, DivergenceSums<>& sums, double& clamped) {
     double terms[3] = {sums.slope, sums.p, clamped};
     block.team.sum(terms);
     sums = {terms[0], terms[1]};
@@ -136,7 +131,7 @@ struct RowGroupPart {
   struct Divergence {
     double value = 0;    // Σ over rows of Σ p·G
     double clamped = 0;  // Σ p where the clamp is active
-    double nothing = 0;  // 0, but NaN where a row is: the mixture takes it to all of them
+    double nothing = 0;  // of the rows' DivergenceSums
   };
 
   /** The sample's loss, for the thread that has its label's logit. */
@@ -145,7 +140,7 @@ struct RowGroupPart {
     const Label<> own = {formula.cross_entropy.mass, static_cast<double>(z_label) - first.max, 0};
     const double q_sum = floor() * static_cast<double>(problem.call.classes);
     const double cross_entropy = linear_loss(first.log_sum(), q_sum, floor() == 0 ? 0 : floor() * distances, own);
-    return cross_entropy + formula.factor * (divergence.value - divergence.clamped) + divergence.nothing;
+    return formula.loss(cross_entropy, divergence.value, divergence.clamped) + divergence.nothing;
   }
 
   /** The gradient of row k of the tile's classes in place of its logits. */
@@ -153,8 +148,8 @@ struct RowGroupPart {
     const Evaluation& call = problem.call;
     const bool counts = head.state == RowState::counts;
     const double q_sum = floor() * static_cast<double>(call.classes);
-    const DivergenceSums sums = memory.sums(k, block.team.number);
-    const double slope_sum = sums.slope / sums.p + divergence.nothing;
+    const DivergenceSums<> sums = memory.sums(k, block.team.number);
+    const double slope_sum = sums.mean() + divergence.nothing;
     const double q_all = k == 0 ? q_sum + formula.cross_entropy.mass : 0;
     const typename Formula::template Gradient<R> gradient(formula.factor, slope_sum, head.scale, q_all,
                                                           k == 0 ? floor() : 0);
@@ -214,13 +209,13 @@ struct RowGroup {
     typename Part::Divergence divergence;
     SURPRISAL_NO_UNROLL
     for (int k = 0; k < formula.splits; ++k) {
-      DivergenceSums sums = {};
+      DivergenceSums<> sums = {};
       double clamped = 0;
       part.diverge(k, sums, clamped);
       part.finish_sums(k, sums, clamped);
       divergence.value += sums.slope;
       divergence.clamped += clamped;
-      divergence.nothing += sums.p - sums.p;
+      divergence.nothing += sums.nothing();
     }
     if constexpr (kGrad) {
       sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
@@ -286,7 +281,7 @@ struct RowGroupPasses {
     const RowSums<> first = rows[0];
 
     typename Part::Divergence divergence;
-    DivergenceSums nothing_yet = {};
+    DivergenceSums<> nothing_yet = {};
     if (part.block.team.rank == 0) {
       SURPRISAL_NO_UNROLL
       for (int k = 0; k < formula.splits; ++k) part.memory.sums(k, 0) = nothing_yet;
@@ -294,10 +289,10 @@ struct RowGroupPasses {
     for_each_tile(part, rows, [&] {
       SURPRISAL_NO_UNROLL
       for (int k = 0; k < formula.splits; ++k) {
-        DivergenceSums sums = {};
+        DivergenceSums<> sums = {};
         double clamped = 0;
         part.diverge(k, sums, clamped);
-        const DivergenceSums before = part.memory.sums(k, 0);
+        const DivergenceSums<> before = part.memory.sums(k, 0);
         sync_block();  // Every thread knows what there was.
         if (part.block.team.rank == 0) sums = {sums.slope + before.slope, sums.p + before.p};
         part.finish_sums(k, sums, clamped);
@@ -307,15 +302,15 @@ struct RowGroupPasses {
     sync_block();
     SURPRISAL_NO_UNROLL
     for (int k = 0; k < formula.splits; ++k) {
-      const DivergenceSums sums = part.memory.sums(k, 0);
+      const DivergenceSums<> sums = part.memory.sums(k, 0);
       divergence.value += sums.slope;
-      divergence.nothing += sums.p - sums.p;
+      divergence.nothing += sums.nothing();
     }
     if (call.grad != nullptr) {
       for_each_tile(part, rows, [&] {
         SURPRISAL_NO_UNROLL
         for (int k = 0; k < formula.splits; ++k) {
-          DivergenceSums known = {};
+          DivergenceSums<> known = {};
           double clamped = 0;
           part.diverge(k, known, clamped);
         }

@@ -12,13 +12,25 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+/** Of a row of a sample: Σ p·G, and Σ p, which rounding leaves not quite 1. */
+template <class Number = double>
+struct DivergenceSums {
+  Number slope;
+  Number p;
+
+  /** Σ p·G of p that sum to 1. */
+  SURPRISAL_FN Number mean() const { return slope / p; }
+  /** 0, but NaN where the row is: a mixture takes it to all of them. */
+  SURPRISAL_FN Number nothing() const { return p - p; }
+};
+
 /** dL/dz of one of a sample's rows, from factors made once a row. */
 template <class S>
 struct JensenShannonGradient {
   using Number = InDouble<S>;
 
   Number factor;     // scale·α/K
-  Number slope_sum;  // Σ p·G, over Σp, which rounding leaves not quite 1
+  Number slope_sum;  // DivergenceSums::mean
   S coupled_scale;
   Split<S> slope_parts;
   S p_scale, offset;  // of the first row's cross entropy, scale·(Q·p − floor); 0 in the others
@@ -69,6 +81,12 @@ struct JensenShannon {
     V shift;    // mean/m − 1, 0 but where the clamp is active
     V clamped;  // +1 of G
   };
+
+  /** A sample's, from Σ over its rows of Σ p·G, and of Σ p where the clamp is active. */
+  template <class Number>
+  SURPRISAL_FN Number loss(Number cross_entropy, Number divergence, Number clamped) const {
+    return cross_entropy + Number(factor) * (divergence - clamped);
+  }
 
   /** From Σ_k p_k. A NaN may get lost here: the driver knows it from Σ_c p_c. */
   template <class V>
