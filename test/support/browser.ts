@@ -7,11 +7,14 @@ import type { Readable, Writable } from 'node:stream';
 
 const names = ['chromium', 'chromium-browser', 'google-chrome', 'chrome'];
 
+/** A sanitizer's library, which the tests may run with, is not for it. */
+const env = { ...process.env, LD_PRELOAD: '' };
+
 /** The program, or undefined where there is none. */
 export function findBrowser(): string | undefined {
   const given = process.env['CHROMIUM'];
   return (given === undefined ? names : [given]).find(
-    (name) => spawnSync(name, ['--version'], { stdio: 'ignore' }).status === 0,
+    (name) => spawnSync(name, ['--version'], { stdio: 'ignore', env }).status === 0,
   );
 }
 
@@ -43,6 +46,7 @@ export class Browser implements AsyncDisposable {
     const args = ['--headless', '--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu', '--no-first-run'];
     this.#process = spawn(program, [...args, '--remote-debugging-pipe', `--user-data-dir=${this.#profile}`], {
       stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+      env,
     });
     this.#ended = new Promise((resolve) => {
       this.#process.on('close', () => {
