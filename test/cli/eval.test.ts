@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { tensor } from 'surprisal';
 import { writeNpy, writeSafetensors } from 'surprisal/io';
 import {
@@ -354,6 +356,23 @@ describe('surprisal eval', () => {
       const twice = surprisal('merge', path('one.json'), path('one.json'));
       assert.equal(twice.code, 2);
       assert.match(twice.stderr, /is the same file as .*: its rows would count twice/);
+    });
+
+    it('is a program, which npx finds where it is installed', () => {
+      const { bin } = JSON.parse(readFileSync('package.json', 'utf8')) as { bin: { surprisal: string } };
+      assert.match(readFileSync(bin.surprisal, 'utf8'), /^#!\/usr\/bin\/env node\n/);
+      // Elsewhere npm writes a script that calls node.
+      if (process.platform === 'win32') return;
+      const folder = path('installed');
+      mkdirSync(join(folder, 'node_modules', '.bin'), { recursive: true });
+      writeFileSync(join(folder, 'package.json'), '{}');
+      symlinkSync(resolve(bin.surprisal), join(folder, 'node_modules', '.bin', 'surprisal'));
+      const npx = spawnSync('npx', ['--no-install', 'surprisal', 'eval', '--help'], {
+        encoding: 'utf8',
+        cwd: folder,
+      });
+      assert.equal(npx.status, 0, npx.stderr);
+      assert.equal(npx.stdout, output('eval', '--help'));
     });
 
     it('0: help of each command, with an example, and the version', () => {
