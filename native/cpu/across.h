@@ -298,6 +298,9 @@ class TileWriter {
 
   bool direct() const { return false; }
 
+  /** Rows of a tile go to their places together. */
+  static constexpr bool kInSteps = false;
+
   R* row(int64_t row) {
     row_ = row;
     target_ = TilePieces<n>(call_, call_.grad, call_.dtype, call_.grad_strides, row);

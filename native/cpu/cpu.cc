@@ -64,9 +64,16 @@ int64_t whole_tiles(int64_t units, int64_t together) {
   return (units + step - 1) / step * step;
 }
 
+/** Long rows that come one after the other, so that one's gradient is written while the next is computed. */
+constexpr int64_t kRowsInTurn = 8;
+constexpr int64_t kElementsInTurn = 1 << 18;
+/** Blocks that are enough to share among a server's threads. */
+constexpr int64_t kEnoughBlocks = 128;
+
 /** How many units are computed before anything else may come between. */
-int64_t units_per_piece(int64_t elements_per_unit, int64_t together) {
-  return whole_tiles(std::max<int64_t>(1, kBlockElements / elements_per_unit), together);
+int64_t units_per_piece(int64_t units, int64_t elements_per_unit, int64_t together) {
+  const int64_t in_turn = std::min({kRowsInTurn, units / kEnoughBlocks, kElementsInTurn / elements_per_unit});
+  return whole_tiles(std::max({int64_t{1}, kBlockElements / elements_per_unit, in_turn}), together);
 }
 
 /** How many units make a block. A function of the layout alone, so that sums do not depend on the threads. */
@@ -173,7 +180,7 @@ class CpuComputation final : public Computation {
 
   /** Cuts the units, of so many elements each, into this stage's runs of blocks of pieces. */
   void cut(int64_t elements_per_unit, int64_t together) {
-    piece_ = units_per_piece(elements_per_unit, together);
+    piece_ = units_per_piece(units_, elements_per_unit, together);
     size_ = units_per_block(units_, piece_, together);
     blocks_ = runs_ = 1;
     if (size_ >= units_) return;

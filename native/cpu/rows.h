@@ -136,38 +136,87 @@ class RowWriter {
     __builtin_prefetch(row + call_.classes - 1, 1);
   }
 
-  /** Writes f(c, lanes) along the row; past the caches by whole vectors at addresses that they divide. */
+  /**
+   * Writes f(c, lanes) along a row, but for a label's own value in its place; past the caches by whole vectors at
+   * addresses that they divide. Step by step where other work leaves the memory time for it.
+   */
   template <class F>
-  SURPRISAL_FN void write(T* row, F&& f) const {
-    constexpr int64_t bytes = V::size * sizeof(T);
-    const int64_t classes = call_.classes;
-    const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % bytes);
-    if (!streams_ || past % static_cast<int64_t>(sizeof(T)) != 0 || classes < V::size) {
-      return for_each_vector<V>(
-          classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) { store(row + c, f(c, lanes), lanes); });
+  class Progress {
+   public:
+    static constexpr int64_t kNoPlace = -1;
+
+    Progress() = default;
+    SURPRISAL_FN Progress(const RowWriter& writer, T* row, const F& f, int64_t own_place = kNoPlace,
+                          Compute<T> own = {})
+        : f_(f), row_(row), end_(writer.call_.classes), own_place_(own_place), own_(own) {
+      constexpr int64_t bytes = V::size * sizeof(T);
+      const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % bytes);
+      streams_ = writer.streams_ && past % static_cast<int64_t>(sizeof(T)) == 0 && end_ >= V::size;
+      const int64_t head = !streams_ || past == 0 ? 0 : (bytes - past) / static_cast<int64_t>(sizeof(T));
+      if (head > 0) store_part(0, head);
+      next_ = head;
+      whole_end_ = head + (end_ - head) / V::size * V::size;
     }
-    const int64_t head = past == 0 ? 0 : (bytes - past) / static_cast<int64_t>(sizeof(T));
-    const int64_t tail = (classes - head) % V::size;
-    if (head > 0) store_part(row, f, 0, head);
-    for (int64_t c = head; c < classes - tail; c += V::size) stream(row + c, f(c, Full{}));
-    if (tail > 0) store_part(row, f, classes - tail, tail);
-  }
+
+    /** The next vector, if there is one. */
+    SURPRISAL_FN void step() {
+      if (next_ == whole_end_) return;
+      if (streams_) {
+        stream(row_ + next_, value(next_, Full{}));
+      } else {
+        store(row_ + next_, f_(next_, Full{}), Full{});
+      }
+      next_ += V::size;
+    }
+
+    /** All that is left. */
+    SURPRISAL_FN void finish() {
+      if (streams_) {
+        for (; next_ < whole_end_; next_ += V::size) stream(row_ + next_, value(next_, Full{}));
+      } else {
+        for (; next_ < whole_end_; next_ += V::size) store(row_ + next_, f_(next_, Full{}), Full{});
+      }
+      if (whole_end_ < end_) store_part(whole_end_, end_ - whole_end_);
+      if (!streams_ && own_place_ != kNoPlace) store_one(row_ + own_place_, own_);
+      next_ = whole_end_ = end_ = 0;
+      own_place_ = kNoPlace;
+    }
+
+   private:
+    /** A streamed label's value is not put there afterwards, when its line may have left the caches. */
+    template <class Within>
+    SURPRISAL_FN V value(int64_t c, Within within) const {
+      const V others = f_(c, within);
+      const int64_t lane = own_place_ - c;
+      if (static_cast<uint64_t>(lane) >= static_cast<uint64_t>(V::size)) [[likely]]
+        return others;
+      return select(lane_numbers<V>() == V(static_cast<Compute<T>>(lane)), V(own_), others);
+    }
+
+    SURPRISAL_FN void store_part(int64_t c, int64_t count) const {
+      const Partial lanes{static_cast<int>(count)};
+      store(row_ + c, streams_ ? value(c, lanes) : f_(c, lanes), lanes);
+    }
+
+    F f_;
+    T* row_ = nullptr;
+    int64_t next_ = 0, whole_end_ = 0, end_ = 0, own_place_ = kNoPlace;
+    Compute<T> own_ = {};
+    bool streams_ = false;
+  };
+
+  /** Rows are written where they belong, so that one may be written while the next is computed. */
+  static constexpr bool kInSteps = true;
 
   template <class Label, class F>
-  SURPRISAL_FN void write(T* row, const Label&, F&& f) const {
-    write(row, f);
+  SURPRISAL_FN void write(T* row, const Label&, const F& f) const {
+    Progress<F>(*this, row, f).finish();
   }
 
-  /** The same with a label's value in its place: not put there afterwards, when its line may have left the caches. */
+  /** The same with a label's value in its place. */
   template <class Label, class F>
-  SURPRISAL_FN void write(T* row, const Label& label, Compute<T> value, F&& f) const {
-    if (!streams_) {
-      write(row, f);
-      store_one(row + label.index(), value);
-      return;
-    }
-    write(row, [&](int64_t c, auto lanes)
-                   __attribute__((always_inline)) { return select(label.at(c), V(value), f(c, lanes)); });
+  SURPRISAL_FN void write(T* row, const Label& label, Compute<T> value, const F& f) const {
+    Progress<F>(*this, row, f, label.index(), value).finish();
   }
 
   void clear(T* row) const { fill_zero(row, call_.classes); }
@@ -198,12 +247,6 @@ class RowWriter {
   }
 
  private:
-  template <class F>
-  SURPRISAL_FN static void store_part(T* row, F&& f, int64_t c, int64_t count) {
-    const Partial lanes{static_cast<int>(count)};
-    store(row + c, f(c, lanes), lanes);
-  }
-
   const Evaluation& call_;
   T* data_;
   Strides strides_;

@@ -2,7 +2,8 @@
 
 // Driver of losses linear in log softmax, a few units of rows at a time, so that the long chains of operations that
 // end each pass of a row overlap with those of the others: a pass for each row's maximum, one for its exponentials,
-// which are kept in scratch; then the rows' losses; then a pass that scales the exponentials into the gradient.
+// which are kept in scratch; then the rows' losses; then a pass that scales the exponentials into the gradient. That of
+// a long row waits for the next one's exponentials: those keep the processor busy, the gradient the memory.
 
 #include "../loss/cross_entropy.h"
 #include "lanes.h"
@@ -23,7 +24,7 @@ struct SoftmaxLinear {
 
   static size_t scratch(const Evaluation& call) {
     return Lanes::scratch(call, kMostUnits) + Reader::scratch(call) + Writer::scratch(call) +
-           Lanes::Targets::scratch(call) + group_size(call) * Arena::room<R>(padded<T>(Lanes::extent(call)));
+           Lanes::Targets::scratch(call) + buffers(call) * Arena::room<R>(padded<T>(Lanes::extent(call)));
   }
 
   static double run(const Problem& problem, Block block) {
@@ -49,6 +50,9 @@ struct SoftmaxLinear {
     return static_cast<int>(units < 1 ? 1 : units > kMostUnits ? kMostUnits : units);
   }
 
+  /** Rows of exponentials: of a group, or of a unit and of the one before it, whose gradient waits. */
+  static int buffers(const Evaluation& call) { return group_size(call) > 1 ? group_size(call) : 2; }
+
   /** The part of the target view that is spread over classes. */
   template <Spread spread>
   struct SpreadTarget {
@@ -62,6 +66,36 @@ struct SoftmaxLinear {
       return spread_target<spread>(floor, mass, w, is_dense(spread) ? load(dense + position, within) : V(0));
     }
   };
+
+  /** The gradient of a unit, but for its label's. */
+  template <Spread spread>
+  struct Slopes {
+    LinearGradient<Factor> gradient;
+    SpreadTarget<spread> target;
+    const R *dense, *exponentials;
+
+    template <class Within>
+    SURPRISAL_FN V operator()(int64_t at, Within within) const {
+      return gradient.template value<spread>(load(exponentials + at, Full{}), target.at(dense, at, within));
+    }
+  };
+
+  /** What becomes of a unit: its loss alone, its gradient at once, or its gradient while the next unit is computed. */
+  enum class Gradient : uint8_t { none, at_once, in_turn };
+
+  /** A gradient that waits for the next unit. */
+  template <Spread spread, Gradient kind>
+  struct Waiting {};
+  template <Spread spread>
+  struct Waiting<spread, Gradient::in_turn> : Writer::template Progress<Slopes<spread>> {};
+
+  /**
+   * A gradient that goes to memory, of a row alone, waits. In a cache there is nothing to wait for, and where a dense
+   * target is read the memory is busy at all times.
+   */
+  static bool is_in_turn(const Problem& problem) {
+    return problem.streams && group_size(problem.call) == 1 && problem.call.grad_strides.classes == 1;
+  }
 
   /** A unit between its passes. */
   struct Unit {
@@ -77,11 +111,14 @@ struct SoftmaxLinear {
 
   template <Spread spread>
   static double with_grad(const Problem& problem, Block block, const Formula& formula) {
-    return problem.call.grad != nullptr ? rows<spread, true>(problem, block, formula)
-                                        : rows<spread, false>(problem, block, formula);
+    if (problem.call.grad == nullptr) return rows<spread, Gradient::none>(problem, block, formula);
+    if constexpr (Writer::kInSteps && !is_dense(spread)) {
+      if (is_in_turn(problem)) return rows<spread, Gradient::in_turn>(problem, block, formula);
+    }
+    return rows<spread, Gradient::at_once>(problem, block, formula);
   }
 
-  template <Spread spread, bool kGrad>
+  template <Spread spread, Gradient kind>
   static double rows(const Problem& problem, Block block, const Formula& formula) {
     const Evaluation& call = problem.call;
     Arena& arena = Arena::local();
@@ -93,8 +130,10 @@ struct SoftmaxLinear {
     // Units that share a buffer, a tile or a converted target, can't wait for each other.
     const bool direct = grad.direct() && (!is_dense(spread) || targets.direct());
     const int most = direct ? group_size(call) : 1;
+    constexpr bool kGrad = kind != Gradient::none;
     R* exponentials[kMostUnits];
-    for (int i = 0; i < group_size(call); ++i) exponentials[i] = arena.take<R>(padded<T>(Lanes::extent(call)));
+    for (int i = 0; i < buffers(call); ++i) exponentials[i] = arena.take<R>(padded<T>(Lanes::extent(call)));
+    Waiting<spread, kind> waiting;
     const SpreadTarget<spread> target = {Split<R>(formula.floor), Split<R>(formula.mass),
                                          static_cast<const R*>(call.weight)};
     Unit group[kMostUnits];
@@ -117,7 +156,7 @@ struct SoftmaxLinear {
       }
       for (int i = 0; i < count; ++i) {
         input.expect(next + i * Lanes::kRows);
-        pass<spread, kGrad>(call, formula, lanes, input, targets, grad, target, group[i], exponentials[i]);
+        pass<spread, kind>(call, formula, lanes, input, targets, grad, target, group[i], exponentials[i], waiting);
       }
       Number log_sums[kMostUnits];
       take_log_sums(group, count, log_sums);
@@ -132,9 +171,13 @@ struct SoftmaxLinear {
         put_row_losses<R>(call, unit.labels, loss);
       }
       if constexpr (kGrad) {
-        for (int i = 0; i < count; ++i) write<spread>(problem, formula, grad, target, group[i], exponentials[i]);
+        for (int i = 0; i < count; ++i) {
+          write<spread, kind>(problem, formula, grad, target, group[i], exponentials[i], waiting);
+        }
+        if constexpr (kind == Gradient::in_turn) std::swap(exponentials[0], exponentials[1]);
       }
     }
+    if constexpr (kind == Gradient::in_turn) waiting.finish();
     grad.finish();
     return Lanes::total(loss_sum);
   }
@@ -158,18 +201,22 @@ struct SoftmaxLinear {
     return labels.each([&](int64_t, int64_t y) { return class_weight<R>(call, y); });
   }
 
-  template <Spread spread, bool kGrad>
+  template <Spread spread, Gradient kind>
   SURPRISAL_FN static void pass(const Evaluation& call, const Formula& formula, const Lanes& lanes, const Reader& input,
                                 const typename Lanes::Targets& targets, const Writer& grad,
-                                const SpreadTarget<spread>& target, Unit& unit, R* exponentials) {
+                                const SpreadTarget<spread>& target, Unit& unit, R* exponentials,
+                                Waiting<spread, kind>& last) {
+    constexpr bool kGrad = kind != Gradient::none;
     // Of a spread target Σ q·(m − z), whose factor comes last where q is uniform. The heads of q are summed in double.
     constexpr int kTerms = spread == Spread::none ? 0 : spread == Spread::uniform || spread == Spread::dense ? 1 : 2;
     Sum<V> q_heads;
     if constexpr (kGrad) grad.prepare_ends(unit.dz);
+    Waiting<spread, kind> waiting = last;  // in registers
     const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
       if constexpr (kGrad) {
         store(exponentials + at, shifted.e, Full{});
         grad.prepare(unit.dz, at);
+        if constexpr (kind == Gradient::in_turn) waiting.step();
       }
       Terms<V, kTerms> terms;
       if constexpr (spread == Spread::uniform) terms.term[0] = inside(within, -shifted.d);
@@ -184,6 +231,10 @@ struct SoftmaxLinear {
       return terms;
     };
     const auto [sums, terms, maxima] = lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, each);
+    if constexpr (kind == Gradient::in_turn) {
+      waiting.finish();
+      last = waiting;
+    }
     unit.sums = sums;
     unit.q_sum = unit.dot = Number(0);
     if constexpr (spread == Spread::uniform) {
@@ -201,15 +252,13 @@ struct SoftmaxLinear {
     }
   }
 
-  template <Spread spread>
+  template <Spread spread, Gradient kind>
   SURPRISAL_FN static void write(const Problem& problem, const Formula& formula, const Writer& grad,
-                                 const SpreadTarget<spread>& target, const Unit& unit, const R* exponentials) {
+                                 const SpreadTarget<spread>& target, const Unit& unit, const R* exponentials,
+                                 Waiting<spread, kind>& waiting) {
     const Number scale = row_scales<R, Number>(problem, unit.labels);
     const Number q_all = unit.q_sum + unit.label.share;
-    const LinearGradient<Factor> gradient(unit.sums, q_all, scale);
-    const auto slopes = [&](int64_t at, auto within) __attribute__((always_inline)) {
-      return gradient.template value<spread>(load(exponentials + at, Full{}), target.at(unit.dense, at, within));
-    };
+    const Slopes<spread> slopes = {{unit.sums, q_all, scale}, target, unit.dense, exponentials};
     if constexpr (is_dense(spread)) {
       grad.write(unit.dz, unit.labels, slopes);
     } else {
@@ -217,7 +266,11 @@ struct SoftmaxLinear {
       if constexpr (spread == Spread::weighted) own_floor = own_floor * class_weights(problem.call, unit.labels);
       const Number slope =
           LinearGradient<Factor>::label(unit.sums, q_all, unit.label.share + own_floor, unit.label.e, scale);
-      grad.write(unit.dz, unit.labels, rounded<Factor>(slope), slopes);
+      if constexpr (kind == Gradient::in_turn) {
+        waiting = {{grad, unit.dz, slopes, unit.labels.index(), rounded<Factor>(slope)}};
+      } else {
+        grad.write(unit.dz, unit.labels, rounded<Factor>(slope), slopes);
+      }
     }
   }
 };

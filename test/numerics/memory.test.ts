@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { tensor, type FloatDType, type Tensor } from 'surprisal';
 import { CrossEntropyLoss, NLLLoss } from 'surprisal/loss';
-import { makeBatch } from '../support/batches.js';
+import { makeBatch, select } from '../support/batches.js';
 import { assertSameBits, assertSameTensor } from '../support/bits.js';
 import { assertNear } from '../support/close.js';
 import {
@@ -185,6 +185,50 @@ describe('memory: out.grad', () => {
           assert.equal(inPlace.grad.data, input.data, `${what}: grad.data is the input's array`);
           assertSameTensor(inPlace.value, expected.value, `${what}: loss in place`);
           assertSameBits(input.data, expected.grad.data, `${what}: gradient in place`);
+        }
+      }
+    });
+  }
+});
+
+/** Written past the caches where these hold less than half of it, as the last of most processors' do. */
+describe('memory: a gradient of 24 MB', () => {
+  // Rows begin at every place within a cache line.
+  const longRow = 8209;
+  const distinct = 12;
+
+  for (const Class of lossClasses) {
+    if (Class.perClassOptions) continue; // a lens of so many classes has 270 MB
+    it(`${Class.name} gives each row the bits that it has in a small batch`, () => {
+      for (const dtype of floatDTypes) {
+        const size = bytesPerElement[dtype];
+        const group = rowsPerSample(Class);
+        for (const form of formsOf(Class)) {
+          const batch = makeBatch(form, distinct, group, longRow, dtype);
+          const ignored = Class.name === 'CrossEntropyLoss' && form === 'indices';
+          if (ignored) batch.target.data[5] = -100;
+          const repeats = Math.ceil(24e6 / (distinct * group * longRow * size));
+          const order = Array.from({ length: distinct * repeats }, (_, i) => i % distinct);
+          const large = select(batch, order);
+          const loss = Class.create(longRow);
+          const small = loss.valueAndGrad(batch.input, batch.target);
+          const expected = small.grad.data as FloatArray;
+          // So many times the mean of as many more rows, or their sum.
+          const value = loss.forward(large.input, large.target).item();
+          const gradOutput = Math.round((repeats * small.value.item()) / value);
+          const memory = allocate(dtype, large.input.data.length + 1);
+          const grad = tensor(memory.subarray(1), { shape: large.input.shape, dtype });
+          loss.valueAndGrad(large.input, large.target, { out: { grad }, gradOutput });
+          const part = distinct * longRow;
+          for (let at = 0; at < memory.length - 1; at += part) {
+            const split = Math.floor(at / (part * repeats));
+            assertSameBits(
+              memory.subarray(1 + at, 1 + at + part),
+              expected.subarray(split * part, (split + 1) * part),
+              `${form}, ${dtype}: elements from ${at} on`,
+            );
+          }
+          assert.equal(memory[0], 0, `${form}, ${dtype}: the element before the gradient`);
         }
       }
     });
