@@ -1,4 +1,5 @@
 // Makes prebuilds/<platform>-<arch>/surprisal.node, which npm packs: built by cmake-js, stripped and named by prebuildify.
+// With CUDA where nvcc is, for the GPUs of servers: the package, which is 6 MB at most, has no room for more.
 //
 //   node scripts/prebuild.mjs [--arch x64|arm64] [--out <folder>] [--from <file.node>]
 //
@@ -43,10 +44,11 @@ if (crosses) args.push('--strip-bin', 'aarch64-linux-gnu-strip');
 const { error, status } = spawnSync(process.execPath, [prebuildify, ...args], {
   cwd: root,
   stdio: 'inherit',
-  env:
-    values.from === undefined
-      ? process.env
-      : { ...process.env, SURPRISAL_PREBUILD_FROM: resolve(values.from) },
+  env: {
+    SURPRISAL_CUDA_ARCHITECTURES: '75,80,90,100',
+    ...process.env,
+    ...(values.from === undefined ? {} : { SURPRISAL_PREBUILD_FROM: resolve(values.from) }),
+  },
 });
 if (error) console.error(`prebuildify: ${error.message}`);
 if (status !== 0) process.exit(status ?? 1);

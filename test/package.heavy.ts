@@ -1,5 +1,6 @@
 // The package as its users get it: packed, installed into empty folders, and run on every line of Node. Takes the build
-// in build/Release for the prebuilt binary of this platform, and compiles what is to be compiled narrowed.
+// in build/Release for the prebuilt binary of this platform, as .ci/run makes it for the architectures that `npm run
+// prebuild` has, and compiles what is to be compiled narrowed.
 
 import assert from 'node:assert/strict';
 import { execFile, spawnSync } from 'node:child_process';
