@@ -179,7 +179,7 @@ describe('the package as it is installed', function () {
     const paths = packed.map(({ path }) => path);
     const allowed = [
       /^(package\.json|README\.md|LICENSE|CHANGELOG\.md|CMakeLists\.txt|binding\.d\.ts|scripts\/install\.mjs)$/,
-      /^dist\/[\w/]+\.(js|js\.map|d\.ts)$/,
+      /^dist\/[\w/]+\.(js|d\.ts)$/,
       /^native\/[\w/]+\.(h|cc|cu|cmake)$/,
       /^prebuilds\/[\w-]+\/surprisal\.node$/,
     ];
