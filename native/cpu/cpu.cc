@@ -23,7 +23,7 @@ struct Candidate {
 };
 
 std::vector<const InstructionSet*> find_instruction_sets() {
-#if defined(__x86_64__) && !defined(SURPRISAL_CUDA_EMULATED)
+#ifdef SURPRISAL_CPU_DISPATCH
   const Candidate candidates[] = {{x86_64_v4::instruction_set, !!__builtin_cpu_supports("x86-64-v4")},
                                   {x86_64_v3::instruction_set, !!__builtin_cpu_supports("x86-64-v3")},
                                   {baseline::instruction_set, true}};

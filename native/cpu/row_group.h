@@ -53,10 +53,14 @@ class DivergencePass {
       V largest(0);
       for (int64_t c = begin; c < end; c += V::size) {
         V p[K], excess[K];
+#pragma GCC unroll 4
         for (int k = 0; k < K; ++k) p[k] = times(load(probabilities + k * width + c, Full{}), inverses[k]);
         V total = p[0];
+#pragma GCC unroll 4
         for (int k = 1; k < K; ++k) total = total + p[k];
+#pragma GCC unroll 4
         for (int j = 0; j < K; ++j) {
+#pragma GCC unroll 4
           for (int k = j + 1; k < K; ++k) {
             const V difference = p[j] - p[k];
             excess[j] = j == 0 && k == 1 ? difference : excess[j] + difference;
@@ -65,6 +69,7 @@ class DivergencePass {
         }
         const auto mixture = Formula::mixture(total, K);
         Terms<V, 2 * K + 1> terms;
+#pragma GCC unroll 4
         for (int k = 0; k < K; ++k) {
           const V slope = Formula::slope(p[k], excess[k], mixture);
           store(probabilities + k * width + c, p[k], Full{});
@@ -82,6 +87,7 @@ class DivergencePass {
       if (any(large)) {
         for (int i = 0; i < 2 * K; ++i) stretch.term[i] = select(large, V(0), stretch.term[i]);
         for (int64_t c = begin; c < end; c += V::size) {
+#pragma GCC unroll 4
           for (int k = 0; k < K; ++k) {
             const V p = select(large, load(probabilities + k * width + c, Full{}), V(0));
             add(sums.sum[kSlope + k], sums.sum[kP + k], p, k * width + c);

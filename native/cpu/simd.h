@@ -646,6 +646,7 @@ struct Terms {
   V term[n];
 
   SURPRISAL_FN friend Terms operator+(Terms a, const Terms& b) {
+#pragma GCC unroll 16
     for (int i = 0; i < n; ++i) a.term[i] = a.term[i] + b.term[i];
     return a;
   }
@@ -795,6 +796,7 @@ struct Sums {
   Sum<V> sum[n];
 
   SURPRISAL_FN void add(const Terms<V, n>& terms) {
+#pragma GCC unroll 16
     for (int i = 0; i < n; ++i) sum[i].add(terms.term[i]);
   }
 };

@@ -162,7 +162,7 @@ struct Elementwise {
     const R loss = element(at, label_of(at), x, given, grad);
     const int64_t out = at.row * call.classes + at.c;
     if (call.reduction == Reduction::none) store_global(static_cast<R*>(call.output) + out, loss);
-    if constexpr (kGrad) {
+    if (kGrad && call.grad != nullptr) {
       const auto* each = static_cast<const R*>(call.grad_outputs);
       const R own = static_cast<R>(scale) * (each != nullptr ? load_global(each + out) : R(1));
       store_global(static_cast<T*>(call.grad) + offset(call.grad_strides), stored<T>(grad * own));
@@ -188,7 +188,7 @@ struct Elementwise {
       label = label_of(at);
     }
     if (call.reduction == Reduction::none) store_run(static_cast<R*>(call.output) + i, losses);
-    if constexpr (kGrad) {
+    if (kGrad && call.grad != nullptr) {
       R own[kRun];
       if (call.grad_outputs != nullptr) load_run(static_cast<const R*>(call.grad_outputs) + i, own);
       SURPRISAL_UNROLL
@@ -220,17 +220,17 @@ struct ElementwiseJobs {
     const bool one_run = call.inner == 1 && follows(call.input, call.input_strides) &&
                          follows(call.grad, call.grad_strides) && follows(call.dense, call.dense_strides);
     const LaunchShape shape = {parts(call, limits), kElementThreads, 1, sizeof(Scratch)};
-    with_bool(call.grad != nullptr, [&](auto grad) {
-      const auto run = [&](auto pos_weight) {
-        using Job = Elementwise<T, Formula, grad.value, pos_weight.value>;
-        surprisal::launch(Job{problem, formula, one_run}, shape, stream);
-      };
-      if constexpr (kHasPosWeight<Formula>) {
-        with_bool(call.pos_weight != nullptr, run);
-      } else {
-        run(std::false_type{});
-      }
-    });
+    const auto run = [&](auto grad, auto pos_weight) {
+      using Job = Elementwise<T, Formula, grad.value, pos_weight.value>;
+      surprisal::launch(Job{problem, formula, one_run}, shape, stream);
+    };
+    if constexpr (kHasPosWeight<Formula>) {
+      with_bool(call.grad != nullptr,
+                [&](auto grad) { with_bool(call.pos_weight != nullptr, [&](auto weighs) { run(grad, weighs); }); });
+    } else {
+      // Large, and seldom asked for the loss alone: one kernel for both.
+      run(std::true_type{}, std::false_type{});
+    }
   }
 };
 

@@ -11,7 +11,11 @@ namespace surprisal {
 
 /** What an answer of CUDA's says, in words and by its name. */
 inline std::string describe(cudaError_t error) {
-  return std::string("CUDA: ") + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
+  const std::string said = std::string("CUDA: ") + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
+  if (error != cudaErrorNoKernelImageForDevice) return said;
+  return said +
+         ". This binary has no code for this GPU; where nvcc is installed, "
+         "`npm install cmake-js node-addon-api surprisal --build-from-source` compiles it";
 }
 
 /** Throws for anything but success; std::bad_alloc where the device has no memory left. */

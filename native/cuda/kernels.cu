@@ -73,7 +73,9 @@ static void launch_label_weights(const Problem& problem, Stream stream) {
 }  // namespace SURPRISAL_TARGET
 
 const DTypeJobs& SURPRISAL_JOIN(SURPRISAL_DTYPE, _jobs)() {
-  static constexpr DTypeJobs jobs = {kLossCount, kTable.losses, launch_label_weights, launch_convert<R>};
+  namespace own = SURPRISAL_TARGET;
+  static constexpr DTypeJobs jobs = {own::kLossCount, own::kTable.losses, own::launch_label_weights,
+                                     launch_convert<own::R>};
   return jobs;
 }
 

@@ -48,8 +48,9 @@ if(NOT virtuals)
   return()
 endif()
 list(REMOVE_DUPLICATES virtuals)
-# PTX for what comes after.
-list(APPEND codes_${virtual} compute_${virtual})
+if(SURPRISAL_CUDA_PTX)
+  list(APPEND codes_${virtual} compute_${virtual})
+endif()
 
 # Formulas say themselves where a product and a sum are rounded once.
 set(flags -fmad=false --expt-relaxed-constexpr -Xcompiler=-fvisibility=hidden)
@@ -63,9 +64,8 @@ endif()
 if(SURPRISAL_NO_SPILLS)
   list(APPEND flags -Xptxas=--warn-on-spills,--warn-on-local-memory-usage,--warning-as-error)
 endif()
-# A file's architectures side by side, where there are more processors than files.
-cmake_host_system_information(RESULT processors QUERY NUMBER_OF_LOGICAL_CORES)
-math(EXPR threads "(${processors} + 3) / 4")
+# Its architectures side by side: there is one file alone.
+cmake_host_system_information(RESULT threads QUERY NUMBER_OF_LOGICAL_CORES)
 
 file(WRITE ${CMAKE_BINARY_DIR}/nvcc_works.cu "#include <type_traits>\n__global__ void kernel() {}\nint main() {}\n")
 try_compile(SURPRISAL_NVCC_WORKS ${CMAKE_BINARY_DIR}/nvcc_works SOURCES ${CMAKE_BINARY_DIR}/nvcc_works.cu
@@ -75,13 +75,11 @@ if(NOT SURPRISAL_NVCC_WORKS)
   return()
 endif()
 
-foreach(dtype IN LISTS SURPRISAL_CUDA_DTYPES)
-  add_library(cuda_${dtype} OBJECT native/cuda/kernels.cu)
-  set_target_properties(cuda_${dtype} PROPERTIES POSITION_INDEPENDENT_CODE ON)
-  target_compile_definitions(cuda_${dtype} PRIVATE SURPRISAL_TARGET=device SURPRISAL_DTYPE=${dtype})
-  target_compile_options(cuda_${dtype} PRIVATE ${flags} --threads=${threads})
-  list(APPEND SURPRISAL_CUDA_OBJECTS $<TARGET_OBJECTS:cuda_${dtype}>)
-endforeach()
+add_library(cuda_kernels OBJECT native/cuda/all_kernels.cu)
+set_target_properties(cuda_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON)
+target_compile_definitions(cuda_kernels PRIVATE SURPRISAL_TARGET=device)
+target_compile_options(cuda_kernels PRIVATE ${flags} --threads=${threads})
+list(APPEND SURPRISAL_CUDA_OBJECTS $<TARGET_OBJECTS:cuda_kernels>)
 add_library(cuda_host OBJECT ${SURPRISAL_CUDA_HOST} native/cuda/runtime.cc)
 set_target_properties(cuda_host PROPERTIES POSITION_INDEPENDENT_CODE ON)
 target_compile_options(cuda_host PRIVATE ${SURPRISAL_COMPILE_OPTIONS})

@@ -176,7 +176,7 @@ struct RowGroupPart {
   SURPRISAL_DEVICE void put_loss(bool leads, double loss) const { block.put_loss(problem, samples, leads, loss); }
 };
 
-template <class T, class Formula, bool kGrad>
+template <class T, class Formula>
 struct RowGroup {
   using R = Compute<T>;
   using Part = RowGroupPart<T, Formula>;
@@ -217,7 +217,7 @@ struct RowGroup {
       divergence.clamped += clamped;
       divergence.nothing += sums.nothing();
     }
-    if constexpr (kGrad) {
+    if (problem.call.grad != nullptr) {
       sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
       SURPRISAL_NO_UNROLL
       for (int k = 0; k < formula.splits; ++k) part.write(k, first, divergence, z_label);
@@ -393,9 +393,7 @@ struct RowGroupJobs {
     if (plan.driver == RowDriver::two_pass) {
       return surprisal::launch(RowGroupPasses<T, Formula>{problem, plan, formula}, shape, stream);
     }
-    with_bool(call.grad != nullptr, [&](auto grad) {
-      surprisal::launch(RowGroup<T, Formula, grad.value>{problem, plan, formula}, shape, stream);
-    });
+    surprisal::launch(RowGroup<T, Formula>{problem, plan, formula}, shape, stream);
   }
 };
 

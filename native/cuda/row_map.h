@@ -1,31 +1,47 @@
 #pragma once
 
 // Drivers of what maps a row to a row of its length: softmax, log_softmax, and their backwards (input: the gradient of
-// the output; dense: the output). The result goes where a loss's gradient would.
+// the output; dense: the output). The result goes where a loss's gradient would. A map and its logarithm's are one
+// kernel, as they differ in little.
+
+#include <type_traits>
 
 #include "launches.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+/** Calls f with the map that is asked for. */
+template <class Maps, class F>
+SURPRISAL_DEVICE void with_map(bool is_log, F&& f) {
+  if (is_log) {
+    f(typename Maps::Log{});
+  } else {
+    f(typename Maps::Plain{});
+  }
+}
+
 /** Σ g·weight and Σ p of a backward pass, in double: all of a result may depend on what they come to. */
-template <class Formula, class T>
-SURPRISAL_DEVICE void add_backward(const RowBlock<T>& block, const Held<Compute<T>>& g, Held<Compute<T>>& p,
-                                   double (&sums)[2]) {
-  block.for_each([&](int j, int) {
-    p[j] = Formula::probability(p[j]);
-    sums[0] += static_cast<double>(g[j]) * static_cast<double>(Formula::weight(p[j]));
-    sums[1] += static_cast<double>(p[j]);
+template <class Maps, class T>
+SURPRISAL_DEVICE void add_backward(bool is_log, const RowBlock<T>& block, const Held<Compute<T>>& g,
+                                   Held<Compute<T>>& p, double (&sums)[2]) {
+  with_map<Maps>(is_log, [&](auto map) {
+    block.for_each([&](int j, int) {
+      p[j] = map.probability(p[j]);
+      sums[0] += static_cast<double>(g[j]) * static_cast<double>(map.weight(p[j]));
+      sums[1] += static_cast<double>(p[j]);
+    });
   });
 }
 
-template <class T, class Formula>
+template <class T, class Maps>
 struct RowMap {
   using R = Compute<T>;
   static constexpr int most_threads = kRowThreads;
 
   Problem problem;
   RowPlan plan;
+  bool is_log;
 
   SURPRISAL_DEVICE void operator()() const {
     const Evaluation& call = problem.call;
@@ -36,20 +52,24 @@ struct RowMap {
     Held<R> x, p;
     block.read(block.shared_row(input, call.input_strides), x, -static_cast<R>(INFINITY));
     T* out = block.shared_row(result, call.grad_strides);
-    if constexpr (Formula::backward) {
+    if constexpr (Maps::Plain::backward) {
       block.read_dense(0, p);
       double sums[2] = {};
-      add_backward<Formula>(block, x, p, sums);
+      add_backward<Maps>(is_log, block, x, p, sums);
       block.team.sum(sums);
       const Split<R> mean(sums[0] / normaliser(sums[1]));
       sync_block();  // The rows were read; the results may lie otherwise beside multiples of 16.
-      block.for_each([&](int j, int i) { out[i] = stored<T>(Formula::map(x[j], p[j], mean)); });
+      with_map<Maps>(is_log, [&](auto map) {
+        block.for_each([&](int j, int i) { out[i] = stored<T>(map.map(x[j], p[j], mean)); });
+      });
     } else {
       const RowSums<> row = softmax_pass<0, R>(block.team, x, p, NoTerms{}).row;
       const R m = static_cast<R>(row.max), log_sum = static_cast<R>(row.log_sum());
       const Split<R> inverse(row.inverse());
       sync_block();
-      block.for_each([&](int j, int i) { out[i] = stored<T>(Formula::map(x[j] - m, p[j], log_sum, inverse)); });
+      with_map<Maps>(is_log, [&](auto map) {
+        block.for_each([&](int j, int i) { out[i] = stored<T>(map.map(x[j] - m, p[j], log_sum, inverse)); });
+      });
     }
     block.store(result, call.grad_strides);
     if (plan.cluster > 1) sync_cluster();  // Others may still read this block's shared memory.
@@ -57,31 +77,34 @@ struct RowMap {
 };
 
 /** The same of a row that does not fit, which is read twice. */
-template <class T, class Formula>
+template <class T, class Maps>
 struct RowMapTwoPass {
   using R = Compute<T>;
   static constexpr int most_threads = kPassThreads;
 
   Problem problem;
   RowPlan plan;
+  bool is_log;
 
   SURPRISAL_DEVICE void operator()() const {
     const Evaluation& call = problem.call;
     RowBlock<T> block(call, plan, call.rows());
     const T* input = static_cast<const T*>(call.input);
-    if constexpr (Formula::backward) {
+    if constexpr (Maps::Plain::backward) {
       double sums[2] = {};
       block.for_each_tile(input, call.input_strides, [&](const Held<R>& g) {
         Held<R> p;
         block.read_dense(0, p);
-        add_backward<Formula>(block, g, p, sums);
+        add_backward<Maps>(is_log, block, g, p, sums);
       });
       block.team.sum(sums);
       const Split<R> mean(sums[0] / normaliser(sums[1]));
       write(block, [&](const Held<R>& g, T* out) {
         Held<R> p;
         block.read_dense(0, p);
-        block.for_each([&](int j, int i) { out[i] = stored<T>(Formula::map(g[j], Formula::probability(p[j]), mean)); });
+        with_map<Maps>(is_log, [&](auto map) {
+          block.for_each([&](int j, int i) { out[i] = stored<T>(map.map(g[j], map.probability(p[j]), mean)); });
+        });
       });
     } else {
       RunningSums<R> running;
@@ -93,8 +116,10 @@ struct RowMapTwoPass {
       const Split<R> inverse(row.inverse());
       const ExponentialBelow<R> exponential(m);
       write(block, [&](const Held<R>& z, T* out) {
-        block.for_each(
-            [&](int j, int i) { out[i] = stored<T>(Formula::map(z[j] - m, exponential(z[j]), log_sum, inverse)); });
+        with_map<Maps>(is_log, [&](auto map) {
+          block.for_each(
+              [&](int j, int i) { out[i] = stored<T>(map.map(z[j] - m, exponential(z[j]), log_sum, inverse)); });
+        });
       });
     }
   }
@@ -118,12 +143,14 @@ struct RowMapJobs {
   static int64_t parts(const Evaluation&, const DeviceLimits&) { return 0; }
 
   static void launch(const Problem& problem, const DeviceLimits& limits, Stream stream) {
+    using Maps = typename Formula::Maps;
+    constexpr bool kIsLog = std::is_same_v<Formula, typename Maps::Log>;
     const RowPlan plan = plan_of<T>(problem.call, limits);
     const LaunchShape shape = shape_of(plan, problem.call.rows());
     if (plan.driver == RowDriver::two_pass) {
-      return surprisal::launch(RowMapTwoPass<T, Formula>{problem, plan}, shape, stream);
+      return surprisal::launch(RowMapTwoPass<T, Maps>{problem, plan, kIsLog}, shape, stream);
     }
-    surprisal::launch(RowMap<T, Formula>{problem, plan}, shape, stream);
+    surprisal::launch(RowMap<T, Maps>{problem, plan, kIsLog}, shape, stream);
   }
 };
 

@@ -63,7 +63,7 @@ SURPRISAL_DEVICE auto own_slope(const RowBlock<T>& block, const Coupled& coupled
   });
 }
 
-template <class T, class Formula, bool kGrad>
+template <class T, class Formula>
 struct SoftmaxCoupled {
   using R = Compute<T>;
   static constexpr int most_threads = kRowThreads;
@@ -107,7 +107,7 @@ struct SoftmaxCoupled {
     sums.slope = static_cast<double>(others.term[1]);
     finish_sums(block.team, sums);
 
-    if constexpr (kGrad) {
+    if (call.grad != nullptr) {
       T* grad = static_cast<T*>(call.grad);
       const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
       const auto own = own_slope(block, coupled, row, sums, z_label);
@@ -189,9 +189,7 @@ struct SoftmaxCoupledJobs {
     if (plan.driver == RowDriver::two_pass) {
       return surprisal::launch(SoftmaxCoupledPasses<T, Formula>{problem, plan, formula}, shape, stream);
     }
-    with_bool(call.grad != nullptr, [&](auto grad) {
-      surprisal::launch(SoftmaxCoupled<T, Formula, grad.value>{problem, plan, formula}, shape, stream);
-    });
+    surprisal::launch(SoftmaxCoupled<T, Formula>{problem, plan, formula}, shape, stream);
   }
 };
 

@@ -383,7 +383,7 @@ SURPRISAL_FN V log1p_positive(V x) {
 
 /** b^g for b in [0, 1] and g ≥ 0, with 0^0 = 1. Absolute error 1e-7 in float32. */
 template <class V>
-SURPRISAL_FN V power_unit(V b, V g) {
+SURPRISAL_RARE_FN V power_unit(V b, V g) {
   const V smallest = V(Format<Scalar<V>>::smallest_normal);
   const V power = exponential(g * logarithm(maximum(b, smallest)));
   // b < smallest is false for NaN, which maximum() dropped.

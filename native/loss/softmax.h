@@ -73,9 +73,31 @@ struct CoupledGradient {
   }
 };
 
+template <class R>
+struct Softmax;
+template <class R>
+struct LogSoftmax;
+template <class R>
+struct SoftmaxBackward;
+template <class R>
+struct LogSoftmaxBackward;
+
+/** A map of rows and its logarithm's, for a driver that is compiled once for both. */
+template <class R>
+struct SoftmaxMaps {
+  using Plain = Softmax<R>;
+  using Log = LogSoftmax<R>;
+};
+template <class R>
+struct SoftmaxBackwardMaps {
+  using Plain = SoftmaxBackward<R>;
+  using Log = LogSoftmaxBackward<R>;
+};
+
 /** torch.nn.functional.log_softmax */
 template <class R>
 struct LogSoftmax {
+  using Maps = SoftmaxMaps<R>;
   static constexpr const char* name = "log_softmax";
   static constexpr Kind kind = Kind::row_map;
   static constexpr bool backward = false;
@@ -90,6 +112,7 @@ SURPRISAL_REGISTER(LogSoftmax);
 /** torch.nn.functional.softmax */
 template <class R>
 struct Softmax {
+  using Maps = SoftmaxMaps<R>;
   static constexpr const char* name = "softmax";
   static constexpr Kind kind = Kind::row_map;
   static constexpr bool backward = false;
@@ -115,6 +138,7 @@ SURPRISAL_FN Number normaliser(Number p_sum) {
 /** dz = g − p·Σg, from g and log p. */
 template <class R>
 struct LogSoftmaxBackward {
+  using Maps = SoftmaxBackwardMaps<R>;
   static constexpr const char* name = "log_softmax_backward";
   static constexpr Kind kind = Kind::row_map;
   static constexpr bool backward = true;
@@ -138,6 +162,7 @@ SURPRISAL_REGISTER(LogSoftmaxBackward);
 /** dz = p·(g − Σ g·p), from g and p. */
 template <class R>
 struct SoftmaxBackward {
+  using Maps = SoftmaxBackwardMaps<R>;
   static constexpr const char* name = "softmax_backward";
   static constexpr Kind kind = Kind::row_map;
   static constexpr bool backward = true;

@@ -20,6 +20,13 @@
 #endif
 #endif
 
+// What few calls come to. On a GPU it is called, as an unrolled loop would have it once for each of its turns.
+#ifdef __CUDACC__
+#define SURPRISAL_RARE_FN inline __host__ __device__ __noinline__
+#else
+#define SURPRISAL_RARE_FN SURPRISAL_FN
+#endif
+
 #ifndef SURPRISAL_TARGET
 #define SURPRISAL_TARGET portable
 #endif
