@@ -1,7 +1,7 @@
 // The kernels of every dtype in one file, each dtype's in a namespace of its own: nvcc compresses a file at a time, and
 // most of what one dtype's kernels are is in another's too.
 
-#include "../loss/registry.h"
+#include "../loss/table.h"
 #include "convert.h"
 #include "elementwise.h"
 #include "gather.h"

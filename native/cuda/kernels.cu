@@ -1,5 +1,5 @@
-// All kernels of one dtype: a driver for each registered loss. CMake compiles this file once for each, with
-// SURPRISAL_DTYPE as its name.
+// All kernels of one dtype, whose name is SURPRISAL_DTYPE: a driver for each registered loss. all_kernels.cu has this
+// file once for each; the emulator's build compiles it so often.
 
 #include "../loss/table.h"
 #include "convert.h"
@@ -74,8 +74,7 @@ static void launch_label_weights(const Problem& problem, Stream stream) {
 
 const DTypeJobs& SURPRISAL_JOIN(SURPRISAL_DTYPE, _jobs)() {
   namespace own = SURPRISAL_TARGET;
-  static constexpr DTypeJobs jobs = {own::kLossCount, own::kTable.losses, own::launch_label_weights,
-                                     launch_convert<own::R>};
+  static constexpr DTypeJobs jobs = {kLossCount, own::kTable.losses, own::launch_label_weights, launch_convert<own::R>};
   return jobs;
 }
 
