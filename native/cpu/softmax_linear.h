@@ -89,10 +89,12 @@ struct SoftmaxLinear {
   template <Spread spread>
   struct Waiting<spread, Gradient::in_turn> : Writer::template Progress<Slopes<spread>> {};
 
-  /**
-   * A gradient that goes to memory, of a row alone, waits. In a cache there is nothing to wait for, and where a dense
-   * target is read the memory is busy at all times.
-   */
+  /** Whether gradients can wait: that is code of its own, which only the common cases are worth. */
+  template <Spread spread>
+  static constexpr bool kCanWait =
+      Writer::kInSteps && sizeof(R) == 4 && V::size > 4 && (spread == Spread::none || spread == Spread::uniform);
+
+  /** A gradient that goes to memory, of a row alone, waits. In a cache there is nothing to wait for. */
   static bool is_in_turn(const Problem& problem) {
     return problem.streams && group_size(problem.call) == 1 && problem.call.grad_strides.classes == 1;
   }
@@ -112,7 +114,7 @@ struct SoftmaxLinear {
   template <Spread spread>
   static double with_grad(const Problem& problem, Block block, const Formula& formula) {
     if (problem.call.grad == nullptr) return rows<spread, Gradient::none>(problem, block, formula);
-    if constexpr (Writer::kInSteps && !is_dense(spread)) {
+    if constexpr (kCanWait<spread>) {
       if (is_in_turn(problem)) return rows<spread, Gradient::in_turn>(problem, block, formula);
     }
     return rows<spread, Gradient::at_once>(problem, block, formula);
