@@ -433,21 +433,32 @@ describe('the threads of asynchronous calls', () => {
   });
 
   it('give equal calls equal shares', async () => {
-    await withThreads(2, async () => {
-      const rows = 1024;
+    const rows = 1024;
+    /** The fewest rows of a call that are done when the first call has ended. */
+    const fewestDone = async () => {
       const calls = Array.from({ length: 6 }, () => slowCall(rows));
       const promises = calls.map(({ criterion, input, target, out }) =>
         criterion.valueAndGradAsync(input, target, { out: { grad: out } }),
       );
       await Promise.race(promises);
-      for (const [i, { out }] of calls.entries()) {
+      const done = calls.map(({ out }) => {
         const grad = out.data as Float64Array;
-        let done = 0;
-        for (let at = 0; at < grad.length; at += grad.length / rows) done += Number(grad[at] !== sentinel);
-        // Where one waited for another, the last ones would not have begun.
-        assert.ok(done >= rows / 2, `call ${i}: ${done} of ${rows} rows were done when the first call ended`);
-      }
+        let count = 0;
+        for (let at = 0; at < grad.length; at += grad.length / rows) count += Number(grad[at] !== sentinel);
+        return count;
+      });
       await Promise.all(promises);
+      return Math.min(...done);
+    };
+    await withThreads(2, async () => {
+      // Where one waited for another, the last ones would not have begun, however often they are tried. Once a thread may
+      // be taken off its processor in the middle of a call, by another process.
+      const done: number[] = [];
+      while (done.length < 3 && !done.some((count) => count >= rows / 2)) done.push(await fewestDone());
+      assert.ok(
+        done.some((count) => count >= rows / 2),
+        `of ${rows} rows of the last call ${done.join(', ')} were done when the first call had ended`,
+      );
     });
   });
 
