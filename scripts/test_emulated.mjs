@@ -64,7 +64,7 @@ function mocha(suites, options = [], env = {}) {
 }
 
 if (mochas) {
-  mocha(['cuda/device_tensors', 'cuda/sharing']);
+  mocha(['cuda/device_tensors', 'cuda/sharing', 'cuda/endurance']);
   // What checks results; the others are about the CPU's threads, time and memory, as are some of these.
   const suites = ['golden/golden', 'loss/gradient', 'functional/softmax'];
   suites.push('numerics/special_values', 'numerics/determinism');
