@@ -29,7 +29,8 @@ function explain(
   shard: Shard,
   labels: Tensor,
   row: number,
-  { ignoreIndex, loss }: Plan,
+  { loss }: Plan,
+  ignoreIndex: number,
 ): unknown {
   if (!isErrorWithCode(error, 'ERR_TARGET_OUT_OF_RANGE')) return error;
   const classes = shard.shape[1]!;
@@ -69,7 +70,7 @@ export class Counter {
         `${other.logits.text}: expected logits [N, C] for --html, got ${showShape(other.shape)}`,
       );
     }
-    this.rowLosses = new RowLosses(classes, plan.ignoreIndex);
+    this.rowLosses = new RowLosses(classes, this.evaluator.config.ignoreIndex);
   }
 
   /**
@@ -106,7 +107,7 @@ export class Counter {
             await evaluator.updateAsync(block, target);
           }
         } catch (error) {
-          throw explain(error, shard, given, row, plan);
+          throw explain(error, shard, given, row, plan, evaluator.config.ignoreIndex);
         }
         const rows = block.shape[0]! / splits;
         if (losses !== undefined) {

@@ -1,7 +1,8 @@
 import { CrossEntropyLoss } from '../loss/cross_entropy.js';
 import { JsdCrossEntropy } from '../loss/jsd.js';
+import { internals } from '../loss/loss.js';
 import { tensor } from '../tensor.js';
-import { checkOutputs, writeText } from './checkpoint.js';
+import { checkOutputs, writeText } from './files.js';
 import { lineChart, type Point } from './svg.js';
 import { numberArgument, parseArguments, print, suggestion, toJson, UsageError } from './terminal.js';
 
@@ -21,9 +22,8 @@ Example:
 const classes = 10;
 const stepsToEachSide = 10;
 
-/** α·JSD by how far one prediction moved. */
-export function jsdCurve(numSplits: number, alpha: number): Point[] {
-  const criterion = new JsdCrossEntropy({ numSplits, alpha, smoothing: 0 });
+/** α·JSD by how far one prediction moved, of a loss over `numSplits` without smoothing. */
+function jsdCurve(criterion: JsdCrossEntropy, numSplits: number): Point[] {
   const prediction = Array.from({ length: classes }, (_, c) => Number(c === 0));
   // In float64: the curve is what is left of two losses that nearly agree.
   const rows = (logits: number[][]) => tensor(logits, { dtype: 'float64' });
@@ -54,10 +54,20 @@ export const command = {
         `expected the curve of jsd, got ${got}${name === undefined ? '' : suggestion(name, ['jsd'])}`,
       );
     }
-    const number = (option: string, otherwise: string) => (values[option] as string | undefined) ?? otherwise;
-    const numSplits = numberArgument('num-splits', number('num-splits', '3'), { min: 2, integer: true });
-    const alpha = numberArgument('alpha', number('alpha', '12'));
-    const points = jsdCurve(numSplits, alpha);
+    const number = (option: string, bounds?: Parameters<typeof numberArgument>[2]) => {
+      const given = values[option] as string | undefined;
+      return given === undefined ? undefined : numberArgument(option, given, bounds);
+    };
+    const criterion = new JsdCrossEntropy({
+      numSplits: number('num-splits', { min: 2, integer: true }),
+      alpha: number('alpha'),
+      smoothing: 0,
+    });
+    const { numSplits, alpha } = internals.definitionOf(criterion).parameters as Record<
+      'numSplits' | 'alpha',
+      number
+    >;
+    const points = jsdCurve(criterion, numSplits);
     const out = values['out'] as string | undefined;
     await checkOutputs({ out }, []);
     if (out !== undefined) {

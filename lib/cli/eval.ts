@@ -1,16 +1,9 @@
 import { availableParallelism } from 'node:os';
 import { getNumThreads, setNumThreads } from '../device.js';
 import { ClassificationEvaluator } from '../metrics/classification_evaluator.js';
-import {
-  checkOutputs,
-  readCheckpoint,
-  readText,
-  removeCheckpoint,
-  writeCheckpoint,
-  writeText,
-  type Position,
-} from './checkpoint.js';
+import { readCheckpoint, removeCheckpoint, writeCheckpoint, type Position } from './checkpoint.js';
 import { Counter, type Range } from './counter.js';
+import { checkOutputs, readText, writeText } from './files.js';
 import { htmlReport } from './html.js';
 import { openArray, openShards, pairArguments, type Shard } from './inputs.js';
 import { help, planOf, type Plan } from './plan.js';

@@ -2,10 +2,10 @@
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { listArrays, openRows } from '../io/open.js';
-import { isDirectory } from './checkpoint.js';
 import type { RowReader } from '../io/rows.js';
 import type { FileLike } from '../io/source.js';
 import { isFloat, sameShape, showShape } from '../tensor.js';
+import { isDirectory } from './files.js';
 import { CommandError, isErrorWithCode, showCount, suggestion, UsageError, type Parsed } from './terminal.js';
 
 /** An array of a file, as the command line names it. */

@@ -3,7 +3,7 @@ import { AsymmetricLossSingleLabel } from '../loss/asymmetric_loss.js';
 import { BinaryCrossEntropy } from '../loss/binary_cross_entropy.js';
 import { CrossEntropyLoss, LabelSmoothingCrossEntropy } from '../loss/cross_entropy.js';
 import { JsdCrossEntropy } from '../loss/jsd.js';
-import type { Loss } from '../loss/loss.js';
+import { internals, type Loss } from '../loss/loss.js';
 import { CommandError, numberArgument, suggestion, UsageError, type Parsed } from './terminal.js';
 
 /** An option of a loss on the command line, and what it may be. */
@@ -73,7 +73,7 @@ export interface ChosenLoss {
 }
 
 /** The loss that --loss and its options name; undefined for plain cross entropy, which is counted in any case. */
-export function chooseLoss({ values }: Parsed, ignoreIndex: number): ChosenLoss | undefined {
+export function chooseLoss({ values }: Parsed, ignoreIndex: number | undefined): ChosenLoss | undefined {
   const name = (values['loss'] ?? 'cross-entropy') as string;
   const entry = Object.hasOwn(losses, name.replaceAll('_', '-'))
     ? losses[name.replaceAll('_', '-')]
@@ -97,7 +97,7 @@ export function chooseLoss({ values }: Parsed, ignoreIndex: number): ChosenLoss 
   );
   if (name === 'cross-entropy' && given.length === 0) return undefined;
   const loss = entry.make(options, ignoreIndex);
-  return { name: name.replaceAll('_', '-'), loss, splits: name === 'jsd' ? (options['numSplits'] ?? 3) : 1 };
+  return { name: name.replaceAll('_', '-'), loss, splits: internals.definitionOf(loss).numSplits ?? 1 };
 }
 
 /** What an evaluator's configuration says of a loss; the evaluator itself checks that it is what was made of it. */

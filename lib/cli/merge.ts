@@ -1,6 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import { ClassificationEvaluator } from '../metrics/classification_evaluator.js';
-import { checkOutputs, readText, writeText } from './checkpoint.js';
+import { checkOutputs, readText, writeText } from './files.js';
 import { lossesOf } from './losses.js';
 import { jsonReport, textReport } from './report.js';
 import { CommandError, isErrorWithCode, parseArguments, print, toJson, UsageError } from './terminal.js';

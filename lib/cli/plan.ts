@@ -1,6 +1,6 @@
 /** What the arguments of 'surprisal eval' ask for. */
 import { resolveDevice } from '../device.js';
-import { ClassificationEvaluator } from '../metrics/classification_evaluator.js';
+import { ClassificationEvaluator, mostUnasked } from '../metrics/classification_evaluator.js';
 import { chooseLoss, lossNames, lossOptions } from './losses.js';
 import { CommandError, numberArgument, parseArguments, UsageError, type Parsed } from './terminal.js';
 
@@ -76,12 +76,12 @@ function checkDevice(device: string): void {
   throw new CommandError(`--device ${device}: evaluations are counted on the CPU so far; use --device auto`);
 }
 
+/** What is undefined was not given: the evaluator's and the losses' own defaults hold. */
 export interface Plan {
   readonly parsed: Parsed;
-  /** As given; undefined for those that say something of so many classes. */
   readonly topK: readonly number[] | undefined;
-  readonly bins: number;
-  readonly ignoreIndex: number;
+  readonly bins: number | undefined;
+  readonly ignoreIndex: number | undefined;
   readonly splits: number;
   readonly loss: ReturnType<typeof chooseLoss>;
   readonly threads: number | undefined;
@@ -94,14 +94,14 @@ export function planOf(args: readonly string[]): Plan {
   const parsed = parseArguments(joinNegative(args), options);
   const { values } = parsed;
   const given = (name: string, otherwise: string) => (values[name] as string | undefined) ?? otherwise;
-  const count = (name: string, below?: number) =>
-    values[name] === undefined
-      ? undefined
-      : numberArgument(name, given(name, ''), { min: 1, integer: true, ...(below && { below }) });
+  const whole = (name: string, bounds: { min?: number; below?: number }) => {
+    const text = values[name] as string | undefined;
+    return text === undefined ? undefined : numberArgument(name, text, { ...bounds, integer: true });
+  };
   const topK = (values['top-k'] as string | undefined)
     ?.split(',')
     .map((k) => numberArgument('top-k', k, { min: 1, below: 2 ** 24, integer: true }));
-  const ignoreIndex = numberArgument('ignore-index', given('ignore-index', '-100'), { integer: true });
+  const ignoreIndex = whole('ignore-index', {});
   const loss = chooseLoss(parsed, ignoreIndex);
   checkDevice(given('device', 'auto'));
   if (values['class-names'] !== undefined && values['html'] === undefined) {
@@ -113,12 +113,12 @@ export function planOf(args: readonly string[]): Plan {
   return {
     parsed,
     topK,
-    bins: numberArgument('bins', given('bins', '15'), { min: 1, below: 2 ** 20, integer: true }),
+    bins: whole('bins', { min: 1, below: 2 ** 20 }),
     ignoreIndex,
     splits: loss?.splits ?? 1,
     loss,
-    threads: count('threads', 1025),
-    rowsPerBlock: count('rows-per-block'),
+    threads: whole('threads', { min: 1, below: 1025 }),
+    rowsPerBlock: whole('rows-per-block', { min: 1 }),
     every: 1000 * numberArgument('checkpoint-every', given('checkpoint-every', '5'), { min: 0 }),
     paths: {
       html: values['html'] as string | undefined,
@@ -128,19 +128,17 @@ export function planOf(args: readonly string[]): Plan {
   };
 }
 
-/** Classes whose confusion matrix is kept: 134 MB. */
-const mostConfused = 4096;
-
 export function makeEvaluator(
   { topK, bins, ignoreIndex, loss }: Plan,
   classes: number,
 ): ClassificationEvaluator {
   return new ClassificationEvaluator({
     numClasses: classes,
-    topK: topK ?? (classes > 5 ? [1, 5] : [1]),
+    // Of so few classes the label is always among the five largest.
+    topK: topK ?? (classes > 5 ? undefined : [1]),
     bins,
     ignoreIndex,
-    confusion: classes <= mostConfused,
+    confusion: classes <= mostUnasked,
     losses: loss === undefined ? undefined : { [loss.name]: loss.loss },
   });
 }

@@ -79,7 +79,7 @@ export interface ClassificationMetrics {
 const owner = 'ClassificationEvaluator';
 
 /** Classes whose confusion matrix is kept unasked: 134 MB. */
-const mostUnasked = 4096;
+export const mostUnasked = 4096;
 
 /** Classes are numbered in the type that logits are computed in. */
 const mostClasses = 2 ** 24;
