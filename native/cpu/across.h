@@ -219,7 +219,7 @@ class TargetTiles {
     return tile.values();
   }
 
-  SURPRISAL_FN void fetch_next(int64_t at) const { rows_.fetch_next(at); }
+  SURPRISAL_FN void fetch_next(const R*, int64_t at) const { rows_.fetch_next(at); }
 
  private:
   const Evaluation& call_;
@@ -405,6 +405,8 @@ class Across {
   /** The rows' maxima; −∞ of a row of NaN. */
   using Maxima = V;
 
+  static constexpr bool fetches_soon(bool) { return true; }
+
   SURPRISAL_FN Maxima maxima(const R* z, int) const {
     V max(-static_cast<R>(__builtin_inf()));
     for (int64_t at = 0; at < extent_; at += V::size) max = maximum(load(z + at, Full{}), max);
@@ -416,8 +418,9 @@ class Across {
   /** The class of a vector's elements. */
   SURPRISAL_FN static V class_numbers(int64_t at) { return V(static_cast<R>(at / V::size)); }
 
-  template <int n, class Each>
-  SURPRISAL_FN PassSums<Number, V, n> softmax_pass(const Reader& input, const R* z, Maxima m, Each&& each) const {
+  template <int n, class Exponentials, class Each, class OnRise>
+  SURPRISAL_FN PassSums<Number, V, n> softmax_pass(const Reader& input, const R* z, Maxima m, Exponentials exponentials,
+                                                   Each&& each, OnRise&&) const {
     // Of fewer classes than a stretch along a row: there are few.
     constexpr int kClasses = 4;
     constexpr int64_t step = kClasses * V::size;
@@ -427,11 +430,12 @@ class Across {
       input.fetch_next(at);
       const V x = load(z + at, Full{});
       const V e = exponential(x);
-      maxima = maxima + select(x == m, V(1), V(0));
+      if constexpr (!std::is_null_pointer_v<Exponentials>) store(exponentials + at, e, Full{});
+      const Mask<R> is_maximum = x == m;
+      maxima = maxima + select(is_maximum, V(1), V(0));
       Terms<V, n + 1> all;
       all.term[0] = rest_term(x, m, e);
-      const Terms<V, n> others =
-          each(at, Full{}, Shifted<V>{exponential.difference(x), e}, all.term[0], std::true_type{});
+      const Terms<V, n> others = each(at, Full{}, Shifted<V>{exponential.difference(x), e}, all.term[0], is_maximum);
       for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
       return all;
     };

@@ -66,10 +66,12 @@ class Along {
 
   /** For so many units at once. */
   static size_t scratch(const Evaluation& call, int units) {
-    return Arena::room<R>(units * stretch_maxima_size(call.classes));
+    return Arena::room<R>(units * stretch_maxima_size(call.classes)) + Arena::room<R>(chunks(call.classes));
   }
   Along(const Evaluation& call, int units, Arena& arena)
-      : classes_(call.classes), stretch_maxima_(arena.take<R>(units * stretch_maxima_size(call.classes))) {}
+      : classes_(call.classes),
+        stretch_maxima_(arena.take<R>(units * stretch_maxima_size(call.classes))),
+        references_(arena.take<R>(chunks(call.classes))) {}
 
   template <class Lanes>
   SURPRISAL_FN static V per_class(const R* values, int64_t at, Lanes lanes) {
@@ -78,18 +80,169 @@ class Along {
   SURPRISAL_FN static double total(const Sum<V>& sum) { return sum.total(); }
   SURPRISAL_FN static double total(double sum) { return sum; }
 
-  /** The row's maximum, −∞ of a row of NaN; and those of its stretches, lane by lane. */
+  /**
+   * Classes that stay in the first cache from one look to the next, so that memory is read once however long the row.
+   * Each chunk is taken relative to the largest logit so far.
+   */
+  static constexpr int64_t kChunk = 2048;
+
+  /** The largest logit of a row's first chunk, −∞ of NaN; and those of stretches, lane by lane. */
   struct Maxima {
-    R row;
-    const R* stretches;
+    R first;
+    R *stretches, *references;
   };
 
+  /** Whether what a pass fetches is to be in the first cache soon. Forward passes over short rows do better without. */
+  bool fetches_soon(bool kept) const { return kept || classes_ > kChunk; }
+
   SURPRISAL_FN Maxima maxima(const T* z, int unit) const {
-    constexpr int64_t step = kStretch * V::size;
     R* stretches = stretch_maxima_ + unit * stretch_maxima_size(classes_);
+    return {chunk_maximum(z, 0, chunk_end(0), stretches), stretches, references_};
+  }
+
+  /**
+   * Calls f(class, lanes, z) of a chunk's vectors that may have a logit of at least `bound`, as long as more() is true.
+   */
+  template <class F, class More>
+  SURPRISAL_FN static void look_for(V bound, const T* z, int64_t begin, int64_t end, const Maxima& maxima, F&& f,
+                                    More&& more) {
+    constexpr int64_t step = kStretch * V::size;
+    int64_t c = begin;
+    for (; c + step <= end; c += step) {
+      const V largest = load(maxima.stretches + c / kStretch, Full{});
+      if (!any(either(largest > bound, largest == bound))) continue;
+      for (int64_t i = 0; i < step; i += V::size) f(c + i, Full{}, load(z + c + i, Full{}));
+      if (!more()) return;
+    }
+    for_each_vector<V>(end - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+      f(c + i, lanes, load(z + c + i, lanes, kLowest));
+    });
+  }
+
+  /** The classes of a vector's elements. */
+  SURPRISAL_FN static V class_numbers(int64_t at) { return lane_numbers<V>() + V(static_cast<R>(at)); }
+
+  template <int n, class Exponentials, class Each, class OnRise>
+  SURPRISAL_FN PassSums<double, V, n> softmax_pass(const Reader& input, const T* z, const Maxima& maxima,
+                                                   Exponentials exponentials, Each&& each, OnRise&& on_rise) const {
+    constexpr int64_t step = kStretch * V::size;
+    constexpr bool kKept = !std::is_null_pointer_v<Exponentials>;
+    const bool soon = fetches_soon(kKept);
+    Sums<V, n + 1> all_sums;
+    V all_at_maximum(0);
+    R max = maxima.first;
+    for (int64_t begin = 0;;) {
+      const int64_t end = chunk_end(begin);
+      if (begin > 0) [[unlikely]] {
+        const R largest = further_maximum(z, begin, end, maxima.stretches);
+        if (largest > max) {
+          if (max != kLowest) {
+            const Rise rise = rise_to(largest, max, begin, all_sums.sum[0].total(), total(all_at_maximum));
+            all_sums.sum[0].add_number(rise.maxima);
+            all_sums.sum[0].scale(rise.factor);
+            on_rise(rise, all_sums.sum + 1);
+          }
+          all_at_maximum = V(0);
+          max = largest;
+        }
+      }
+      if constexpr (kKept) maxima.references[begin / kChunk] = max;
+      if constexpr (requires { each.begin_chunk(begin, end); }) each.begin_chunk(begin, end);
+      // Where all is masked so far any number will do.
+      const V m(max == kLowest ? R(0) : max);
+      const ExponentialBelow<V> exponential(m);
+      // In registers, which last from call to call.
+      Sums<V, n + 1> sums = all_sums;
+      V at_maximum = all_at_maximum;
+      const T* fetched = begin + kChunk < classes_ ? z + kChunk : input.next() + (chunk_end(0) - classes_);
+      // Only stretches that reach the maximum look for it.
+      const auto terms = [&](int64_t c, auto lanes, V x, V e, auto is_maximum) __attribute__((always_inline)) {
+        if (soon) {
+          __builtin_prefetch(fetched + c);
+        } else {
+          __builtin_prefetch(fetched + c, 0, 2);
+        }
+        if constexpr (kKept) store(exponentials + c, e, Full{});
+        Terms<V, n + 1> all;
+        all.term[0] = e;
+        if constexpr (!std::is_same_v<decltype(is_maximum), std::false_type>) {
+          all.term[0] = rest_term(x, m, e);
+          at_maximum = at_maximum + select(is_maximum, V(1), V(0));
+        }
+        const Terms<V, n> others = each(c, lanes, Shifted<V>{exponential.difference(x), e}, all.term[0], is_maximum);
+        for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
+        return all;
+      };
+      const auto terms_at_maximum = [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+        const V x = load(z + c, lanes, kLowest);
+        return terms(c, lanes, x, exponential(x), x == m);
+      };
+      int64_t c = begin;
+      for (; c + step <= end; c += step) {
+        if (any(load(maxima.stretches + c / kStretch, Full{}) == m)) [[unlikely]] {
+          Terms<V, n + 1> stretch = {};
+          for (int64_t i = 0; i < step; i += V::size) stretch = stretch + terms_at_maximum(c + i, Full{});
+          sums.add(stretch);
+        } else {
+          sums.add(sum_in_pairs<kStretch / kTogether>(
+              c, kTogether * V::size, [&](int64_t at) __attribute__((always_inline)) {
+                Pack<V, kTogether> x;
+#pragma GCC unroll 8
+                for (int i = 0; i < kTogether; ++i) x.part[i] = load(z + at + i * V::size, Full{});
+                const Pack<V, kTogether> e = exponential(x);
+                return sum_in_pairs<kTogether>(0, 1, [&](int64_t i) __attribute__((always_inline)) {
+                  return terms(at + i * V::size, Full{}, x.part[i], e.part[i], std::false_type{});
+                });
+              }));
+        }
+        end_stretch(each);
+      }
+      if (c < end) {
+        Terms<V, n + 1> last = {};
+        for_each_vector<V>(end - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+          last = last + terms_at_maximum(c + i, lanes);
+        });
+        sums.add(last);
+        end_stretch(each);
+      }
+      all_sums = sums;
+      all_at_maximum = at_maximum;
+      if (end == classes_) [[likely]]
+        break;
+      begin = end;
+    }
+    if constexpr (kKept) {
+      if (classes_ > kChunk) bring_to(max, maxima, exponentials);
+    }
+    const double count = total(all_at_maximum);
+    PassSums<double, V, n> result = {{max, all_sums.sum[0].total(), count}, {}, count};
+    for (int i = 0; i < n; ++i) result.terms.sum[i] = all_sums.sum[i + 1];
+    return result;
+  }
+
+ private:
+  /** Vectors whose exponentials are taken together. */
+  static constexpr int kTogether = 4;
+
+  static constexpr R kLowest = -static_cast<R>(__builtin_inf());
+
+  int64_t chunk_end(int64_t begin) const { return classes_ - begin < kChunk ? classes_ : begin + kChunk; }
+
+  static int64_t stretch_maxima_size(int64_t classes) { return classes / kStretch + V::size; }
+  static int64_t chunks(int64_t classes) { return (classes + kChunk - 1) / kChunk; }
+
+  SURPRISAL_FN static double total(V counts) {
+    Sum<V> sum;
+    sum.add(counts);
+    return sum.total();
+  }
+
+  /** A chunk's maximum, −∞ of NaN; keeps those of its whole stretches, lane by lane. */
+  SURPRISAL_FN static R chunk_maximum(const T* z, int64_t begin, int64_t end, R* stretches) {
+    constexpr int64_t step = kStretch * V::size;
     V max(kLowest);
-    int64_t c = 0;
-    for (; c + step <= classes_; c += step) {
+    int64_t c = begin;
+    for (; c + step <= end; c += step) {
       // Two chains: one alone would wait for each maximum's latency.
       V even(kLowest), odd(kLowest);
       for (int64_t i = 0; i < step; i += 2 * V::size) {
@@ -100,86 +253,39 @@ class Along {
       store(stretches + c / kStretch, even, Full{});
       max = maximum(max, even);
     }
-    for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+    for_each_vector<V>(end - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
       max = maximum(load(z + c + i, lanes, kLowest), max);
     });
-    return {largest_lane(max), stretches};
+    return largest_lane(max);
   }
 
-  /** Calls f(class, lanes, z) of the vectors that may have a logit of at least `bound`, as long as more() is true. */
-  template <class F, class More>
-  SURPRISAL_FN void look_for(V bound, const T* z, Maxima max, F&& f, More&& more) const {
-    constexpr int64_t step = kStretch * V::size;
-    int64_t c = 0;
-    for (; c + step <= classes_; c += step) {
-      const V largest = load(max.stretches + c / kStretch, Full{});
-      if (!any(either(largest > bound, largest == bound))) continue;
-      for (int64_t i = 0; i < step; i += V::size) f(c + i, Full{}, load(z + c + i, Full{}));
-      if (!more()) return;
-    }
-    for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-      f(c + i, lanes, load(z + c + i, lanes, kLowest));
-    });
+  // What long rows alone come to is not inlined: that of one driver is as good for all.
+
+  __attribute__((noinline)) static R further_maximum(const T* z, int64_t begin, int64_t end, R* stretches) {
+    return chunk_maximum(z, begin, end, stretches);
   }
 
-  /** The classes of a vector's elements. */
-  SURPRISAL_FN static V class_numbers(int64_t at) { return lane_numbers<V>() + V(static_cast<R>(at)); }
+  __attribute__((noinline)) static Rise rise_to(R largest, R max, int64_t classes, double rest, double maxima) {
+    const double by = static_cast<double>(largest) - static_cast<double>(max);
+    return {classes, by, surprisal::exponential(-by), rest, maxima};
+  }
 
-  template <int n, class Each>
-  SURPRISAL_FN PassSums<double, V, n> softmax_pass(const Reader& input, const T* z, Maxima max, Each&& each) const {
-    constexpr int64_t step = kStretch * V::size;
-    const V m(max.row);
-    const ExponentialBelow<V> exponential(m);
-    V maxima(0);
-    // Only stretches that reach the maximum look for it.
-    const auto terms = [&](int64_t c, auto lanes, auto may_reach_maximum) __attribute__((always_inline)) {
-      input.fetch_next(c);
-      const V x = load(z + c, lanes, kLowest);
-      const V e = exponential(x);
-      Terms<V, n + 1> all;
-      all.term[0] = e;
-      if constexpr (decltype(may_reach_maximum)::value) {
-        all.term[0] = rest_term(x, m, e);
-        maxima = maxima + select(x == m, V(1), V(0));
+  /** Makes exponentials relative to the maximum of their time those of the row's. */
+  __attribute__((noinline)) void bring_to(R max, const Maxima& maxima, R* exponentials) const {
+    for (int64_t begin = 0; begin < classes_; begin += kChunk) {
+      const R reference = maxima.references[begin / kChunk];
+      if (reference == max) return;
+      const double below = static_cast<double>(reference) - static_cast<double>(max);
+      const Split<R> factor(surprisal::exponential(below));
+      for (int64_t c = begin; c < begin + kChunk; c += V::size) {
+        store(exponentials + c, times(load(exponentials + c, Full{}), factor), Full{});
       }
-      const Terms<V, n> others =
-          each(c, lanes, Shifted<V>{exponential.difference(x), e}, all.term[0], may_reach_maximum);
-      for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
-      return all;
-    };
-    Sums<V, n + 1> sums;
-    int64_t c = 0;
-    for (; c + step <= classes_; c += step) {
-      if (any(load(max.stretches + c / kStretch, Full{}) == m)) [[unlikely]] {
-        Terms<V, n + 1> stretch = {};
-        for (int64_t i = 0; i < step; i += V::size) stretch = stretch + terms(c + i, Full{}, std::true_type{});
-        sums.add(stretch);
-      } else {
-        sums.add(sum_in_pairs<kStretch>(
-            c, V::size, [&](int64_t i) __attribute__((always_inline)) { return terms(i, Full{}, std::false_type{}); }));
-      }
-      end_stretch(each);
     }
-    Terms<V, n + 1> last = {};
-    for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-      last = last + terms(c + i, lanes, std::true_type{});
-    });
-    sums.add(last);
-    end_stretch(each);
-    Sum<V> maxima_sum;
-    maxima_sum.add(maxima);
-    PassSums<double, V, n> result = {{max.row, sums.sum[0].total(), maxima_sum.total()}, {}, maxima_sum.total()};
-    for (int i = 0; i < n; ++i) result.terms.sum[i] = sums.sum[i + 1];
-    return result;
   }
-
- private:
-  static constexpr R kLowest = -static_cast<R>(__builtin_inf());
-
-  static int64_t stretch_maxima_size(int64_t classes) { return classes / kStretch + V::size; }
 
   int64_t classes_;
   R* stretch_maxima_;
+  R* references_;  // of one pass
 };
 
 }  // namespace SURPRISAL_TARGET

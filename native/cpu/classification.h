@@ -1,7 +1,7 @@
 #pragma once
 
 // Driver of an evaluation: cross entropy of rows with hard labels, and whatever else is known of a row after the same
-// two passes. The label's rank is counted where the stretches' maxima, which the first of them has, say that it may be.
+// pass.
 
 #include <array>
 
@@ -14,47 +14,73 @@ inline namespace SURPRISAL_TARGET {
 
 /**
  * How many classes come before a row's label: those of larger logits, and of equal ones those of smaller index. Where
- * these are as many as `enough` it may be any number from there on.
+ * these are as many as `enough` it may be any number from there on. Counted chunk by chunk, where the maxima of its
+ * stretches say that there may be some.
  */
+template <class Lanes>
+class LabelRank;
+
 template <class T>
-SURPRISAL_FN double label_rank(const Along<T>& lanes, const RowLabel<Compute<T>>& label, const T* z,
-                               typename Along<T>::Maxima max, int64_t enough) {
+class LabelRank<Along<T>> {
   using R = Compute<T>;
   using V = Vec<R>;
-  const int64_t y = label.index();
-  const V own(load_one(z + y));
-  const R no_logit = static_cast<R>(__builtin_nan(""));
-  LaneCount<R> before;
-  lanes.look_for(
-      own, z, max,
-      [&](int64_t c, auto, V x) __attribute__((always_inline)) {
-        // NaN equals nothing, and lanes past the row's end are of larger index.
-        const V of_smaller_index = select(lane_numbers<V>() < V(static_cast<R>(y - c)), x, V(no_logit));
-        before.add(x > own);
-        before.add(of_smaller_index == own);
-      },
-      [&] { return before.total() < enough; });
-  return static_cast<double>(before.total());
-}
+  using Maxima = typename Along<T>::Maxima;
+
+ public:
+  SURPRISAL_FN LabelRank(const Along<T>&, const RowLabel<R>& label, const T* z, const Maxima& maxima, int64_t enough)
+      : z_(z), maxima_(maxima), label_(label.index()), enough_(enough), own_(load_one(z + label_)) {}
+
+  SURPRISAL_FN void begin_chunk(int64_t begin, int64_t end) {
+    const R no_logit = static_cast<R>(__builtin_nan(""));
+    LaneCount<R> before;
+    Along<T>::look_for(
+        own_, z_, begin, end, maxima_,
+        [&](int64_t c, auto, V x) __attribute__((always_inline)) {
+          // NaN equals nothing, and lanes past the row's end are of larger index.
+          const V of_smaller_index = select(lane_numbers<V>() < V(static_cast<R>(label_ - c)), x, V(no_logit));
+          before.add(x > own_);
+          before.add(of_smaller_index == own_);
+        },
+        [&] { return count_ + before.total() < enough_; });
+    count_ += before.total();
+  }
+
+  SURPRISAL_FN double value() const { return static_cast<double>(count_); }
+
+ private:
+  const T* z_;
+  const Maxima& maxima_;
+  int64_t label_, enough_, count_ = 0;
+  V own_;
+};
 
 template <class R>
-SURPRISAL_FN Doubles<Vec<R>> label_rank(const Across<R>& lanes, const TileLabels<R>& labels, const R* z, Vec<R>,
-                                        int64_t) {
+class LabelRank<Across<R>> {
   using V = Vec<R>;
-  const V own = rounded<V>(labels.of(z));
-  V smaller_index(1), before(0);
-  for (int64_t at = 0; at < lanes.extent(); at += V::size) {
-    const V x = load(z + at, Full{});
-    smaller_index = select(labels.at(at), V(0), smaller_index);
-    before = before + select(x > own, V(1), select(x == own, smaller_index, V(0)));
+
+ public:
+  SURPRISAL_FN LabelRank(const Across<R>& lanes, const TileLabels<R>& labels, const R* z, V, int64_t) {
+    const V own = rounded<V>(labels.of(z));
+    V smaller_index(1);
+    for (int64_t at = 0; at < lanes.extent(); at += V::size) {
+      const V x = load(z + at, Full{});
+      smaller_index = select(labels.at(at), V(0), smaller_index);
+      count_ = count_ + select(x > own, V(1), select(x == own, smaller_index, V(0)));
+    }
   }
-  return in_double(before);
-}
+
+  SURPRISAL_FN Doubles<V> value() const { return in_double(count_); }
+
+ private:
+  V count_{0};
+};
 
 /** What is known of a row. */
 struct RowOutcome {
-  int64_t row, label;
-  double rank, prediction, loss, confidence;
+  int64_t row, label, rank, prediction, bin;
+  double loss, confidence;
+  FixedParts<double> loss_parts, confidence_parts;
+  bool has_loss_parts;  // no more than these is needed to hold the loss exactly
 };
 
 /** Counts rows into a part's words. */
@@ -64,7 +90,6 @@ class RowCounter {
   RowCounter(const Evaluation& call, const Tally& tally, PartialTally& partial)
       : layout_(tally.layout()),
         classes_(call.classes),
-        bins_(static_cast<double>(layout_.bin_count)),
         edges_(tally.bin_edges()),
         records_(tally.records()),
         words_(partial.words.data()),
@@ -79,7 +104,13 @@ class RowCounter {
     for (int64_t i = row; i < row + count; ++i) records_[i].label = -1;
   }
 
-  void count(const RowOutcome& row) {
+  /** The bin of a confidence, which may be the next to the right one. */
+  template <class N>
+  SURPRISAL_FN N near_bin(const N& confidence) const {
+    return confidence * N(static_cast<double>(layout_.bin_count));
+  }
+
+  SURPRISAL_FN void count(const RowOutcome& row) {
     // Shared memory may have changed since labels were checked: what is written to must not depend on it.
     if (static_cast<uint64_t>(row.label) >= static_cast<uint64_t>(classes_)) return;
     words_[layout_.ignored] -= 1;
@@ -89,21 +120,31 @@ class RowCounter {
     if (records_ != nullptr) {
       records_[row.row] = record;
     } else {
-      add_row(label_words_ + row.label * layout_.kLabelWords, record);
-      if (confusion_ != nullptr && is_confused(record)) confusion_[row.label * classes_ + prediction] += 1;
+      int64_t* words = label_words_ + row.label * layout_.kLabelWords;
+      if (row.has_loss_parts) [[likely]] {
+        words[0] += 1;
+        words[1] += prediction == row.label;
+        add_parts(row.loss_parts, words + 4);
+      } else {
+        add_row(words, record);
+      }
+      // A right row adds nothing to its cell: whether one is, nobody can foresee.
+      if (confusion_ != nullptr && defined) confusion_[row.label * classes_ + prediction] += is_confused(record);
     }
-    if (!defined) {
+    if (!defined) [[unlikely]] {
       words_[layout_.undefined] += 1;
       return;
     }
-    const auto rank = static_cast<int64_t>(row.rank);
-    if (rank < layout_.rank_count) words_[layout_.ranks + rank] += 1;
-    int64_t* bin = bin_words_ + bin_of(row.confidence) * layout_.kBinWords;
+    int64_t* rank = row.rank < layout_.rank_count ? words_ + layout_.ranks + row.rank : &no_rank_;
+    *rank += 1;
+    // The product that made the bin may be off by its rounding; the edges decide.
+    int64_t b = row.bin;
+    b -= row.confidence < edges_[b];
+    b += row.confidence >= edges_[b + 1];
+    int64_t* bin = bin_words_ + b * layout_.kBinWords;
     bin[0] += 1;
     bin[1] += prediction == row.label;
-    FixedSum<double> confidence;
-    confidence.add(row.confidence);
-    take(confidence, bin + 2);
+    add_parts(row.confidence_parts, bin + 2);
   }
 
   /** Adds numbers of a batch's rows, 0 where there are none. */
@@ -123,32 +164,27 @@ class RowCounter {
   /** Brings a sum's whole numbers to digits. */
   template <class Sum>
   SURPRISAL_FN static void take(Sum& sum, int64_t* digits) {
-    constexpr int kWholes = (-48 - kDigitsExponent) / kDigitBits;
-    static_assert(kWholes * kDigitBits + kDigitsExponent == -48);
-    constexpr int64_t kLow = (int64_t{1} << kDigitBits) - 1;
-    sum.take([&](int64_t wholes, int64_t lefts) __attribute__((always_inline)) {
-      digits[kWholes - 1] += lefts & kLow;
-      digits[kWholes] += (lefts >> kDigitBits) + (wholes & kLow);
-      digits[kWholes + 1] += wholes >> kDigitBits;
-    });
+    sum.take([&](const FixedParts<double>& parts) __attribute__((always_inline)) { add_parts(parts, digits); });
   }
 
-  /** The product may be off by its rounding; the edges decide. */
-  int64_t bin_of(double confidence) const {
-    auto bin = static_cast<int64_t>(confidence * bins_);
-    if (confidence < edges_[bin]) --bin;
-    if (confidence >= edges_[bin + 1]) ++bin;
-    return bin;
+  SURPRISAL_FN static void add_parts(const FixedParts<double>& parts, int64_t* digits) {
+    constexpr int kWholes = (FixedParts<double>::kWholesExponent - kDigitsExponent) / kDigitBits;
+    static_assert(kWholes * kDigitBits + kDigitsExponent == FixedParts<double>::kWholesExponent);
+    static_assert(FixedParts<double>::kLeftBits == kDigitBits);
+    constexpr int64_t kLow = (int64_t{1} << kDigitBits) - 1;
+    digits[kWholes - 1] += parts.left & kLow;
+    digits[kWholes] += (parts.left >> kDigitBits) + (parts.whole & kLow);
+    digits[kWholes + 1] += parts.whole >> kDigitBits;
   }
 
   const StatisticsLayout layout_;
   const int64_t classes_;
-  const double bins_;
   const double* edges_;
   RowRecord* records_;
   int64_t *words_, *bin_words_, *label_words_, *confusion_;
   FixedSum<Number> brier_, entropy_;
   int terms_ = 0;
+  int64_t no_rank_ = 0;  // counts ranks that are too large to be told apart
 };
 
 /** As many rows as a vector has lanes, between their passes and their numbers, whose chains of operations are long. */
@@ -200,7 +236,7 @@ class RowBatch {
     row.rest = sums.rest;
     const Number e = in_double(exponential(rounded<V>(sums.d)));
     const RowScores<Number> scores(row, row.log_sum(), sums.at_maximum, sums.squares, sums.products, sums.d, e);
-    double counts[size], loss[size], confidence[size];
+    double counts[size];
     for (int j = 0; j < size; ++j) counts[j] = labels_[j] >= 0;
     Number counted;
     memcpy(&counted, counts, sizeof(counted));
@@ -209,12 +245,18 @@ class RowBatch {
     };
     counter.add(number(scores.brier), number(scores.entropy));
     const Number rounded_confidence = in_double(rounded<V>(scores.confidence));
+    const FixedParts<Number> loss_parts(scores.loss), confidence_parts(rounded_confidence);
+    const Number near_bin = counter.near_bin(rounded_confidence);
+    double loss[size], confidence[size], bin[size];
     memcpy(loss, &scores.loss, sizeof(loss));
     memcpy(confidence, &rounded_confidence, sizeof(confidence));
+    memcpy(bin, &near_bin, sizeof(bin));
     double loss_sum = 0;
     for (int j = 0; j < size; ++j) {
       if (labels_[j] < 0) continue;
-      counter.count({rows_[j], labels_[j], numbers_[kRank][j], numbers_[kPrediction][j], loss[j], confidence[j]});
+      counter.count({rows_[j], labels_[j], static_cast<int64_t>(numbers_[kRank][j]),
+                     static_cast<int64_t>(numbers_[kPrediction][j]), static_cast<int64_t>(bin[j]), loss[j],
+                     confidence[j], loss_parts.at(j), confidence_parts.at(j), FixedParts<double>::is_exact(loss[j])});
       loss_sum += loss[j];
     }
     clear();
@@ -278,40 +320,61 @@ struct ClassificationDriver {
  private:
   /** What the loss has no use for. Products are added by one instruction each, so they are not summed in pairs. */
   struct Others {
+    explicit SURPRISAL_FN Others(const LabelRank<Lanes>& rank) : rank(rank) {}
+
+    LabelRank<Lanes> rank;
     V square{0}, product{0};
     V first{static_cast<R>(__builtin_inf())};  // class at the maximum
     Sum<V> squares, products;
 
-    template <class Within, class MayReachMaximum>
-    SURPRISAL_FN Terms<V, 0> operator()(int64_t at, Within, Shifted<V> x, V rest, MayReachMaximum) {
+    template <class Within, class IsMaximum>
+    SURPRISAL_FN Terms<V, 0> operator()(int64_t at, Within, Shifted<V> x, V rest, IsMaximum is_maximum) {
       square = Formula::add_square(rest, square);
       product = Formula::add_product(x, product);
-      if constexpr (MayReachMaximum::value) {
-        first = minimum(first, select(x.d == V(0), Lanes::class_numbers(at), V(static_cast<R>(__builtin_inf()))));
+      if constexpr (!std::is_same_v<IsMaximum, std::false_type>) {
+        first = minimum(first, select(is_maximum, Lanes::class_numbers(at), V(static_cast<R>(__builtin_inf()))));
       }
       return {};
+    }
+    SURPRISAL_FN void begin_chunk(int64_t begin, int64_t end)
+      requires requires { rank.begin_chunk(begin, end); }
+    {
+      rank.begin_chunk(begin, end);
     }
     SURPRISAL_FN void end_stretch() {
       squares.add(square);
       products.add(product);
       square = product = V(0);
     }
+    SURPRISAL_FN void rise(const Rise& rise) {
+      first = V(static_cast<R>(__builtin_inf()));
+      squares.add_number(rise.maxima);
+      squares.scale(rise.factor * rise.factor);
+      if (rise.factor != 0) products.add_number(-rise.by * (rise.rest + rise.maxima));
+      products.scale(rise.factor);
+    }
   };
 
   SURPRISAL_FN static typename Batch::template Sums<Number> passes(const Lanes& lanes, const Reader& input,
                                                                    const Labels& labels, const T* z, int64_t enough) {
     const auto max = lanes.maxima(z, 0);
-    const Number rank = label_rank(lanes, labels, z, max, enough);
-    Others others;
-    const auto [sums, terms, at_maximum] = lanes.template softmax_pass<0>(input, z, max, others);
+    Others others{LabelRank<Lanes>(lanes, labels, z, max, enough)};
+    const auto [sums, terms, at_maximum] = lanes.template softmax_pass<0>(
+        input, z, max, nullptr, others,
+        [&](const Rise& rise, auto*) __attribute__((always_inline)) { others.rise(rise); });
     Number first;
     if constexpr (std::is_same_v<Number, double>) {
       first = -largest_lane(-others.first);
     } else {
       first = in_double(others.first);
     }
-    return {sums.rest, at_maximum, Lanes::total(others.squares), Lanes::total(others.products), labels.of(z) - sums.max,
-            rank,      first};
+    return {sums.rest,
+            at_maximum,
+            Lanes::total(others.squares),
+            Lanes::total(others.products),
+            labels.of(z) - sums.max,
+            others.rank.value(),
+            first};
   }
 };
 

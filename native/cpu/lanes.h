@@ -12,13 +12,17 @@
 //   Number, Factor     a number of each row of a unit, in double; the same rounded, to multiply vectors by
 //   per_class          of a value a class those of a vector's elements
 //   total              of a sum, a row's each; of such totals, all rows'
-//   maxima             the rows' largest logits, which softmax_pass takes
+//   maxima             the largest logits of the rows or of their first classes, which softmax_pass takes
+//   fetches_soon       whether a pass, which keeps exponentials or not, has its targets fetched too
 //   class_numbers      the classes of a vector's elements, as numbers of their type
-//   softmax_pass       one exponential an element: the rows' sums, and those of the n terms that
-//                      `each(position, lanes, shifted, rest, may_reach_maximum)` gives of a vector: rest is e, 0 at the
-//                      row's maximum, which false_type says is elsewhere.
-//                      Lanes past a row's end have z = −∞, e = 0. each.end_stretch(), if it has one, is told of
-//                      stretches. Meanwhile the next unit is fetched: the exponentials leave time for it.
+//   softmax_pass       one exponential an element, kept in scratch where there is one: the rows' sums, and those of the
+//   n
+//                      terms that `each(position, lanes, shifted, rest, is_maximum)` gives of a vector. Shifted is
+//                      relative to the largest logit so far: where a larger one comes, `on_rise(rise, terms)` brings
+//                      the sums of the terms to it. is_maximum is a mask, or false_type where no lane is; rest is e, 0
+//                      at that maximum. Lanes past a row's end have z = −∞, e = 0. each.begin_chunk(begin, end) and
+//                      each.end_stretch(), if it has them, are told of a row's chunks and of the stretches that are
+//                      summed in the compute type. Meanwhile what comes next is fetched: the exponentials leave time.
 
 #include "across.h"
 #include "along.h"

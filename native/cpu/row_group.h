@@ -193,12 +193,15 @@ struct RowGroup {
         R* p_row = probabilities + k * width;
         T* dz = call.grad != nullptr ? grad[k].row(row) : nullptr;
         if (dz != nullptr) grad[k].prepare_ends(dz);
-        const auto keep = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
-          store(p_row + at, shifted.e, Full{});
+        const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
           if (dz != nullptr) grad[k].prepare(dz, at);
           return Terms<V, 1>{inside(within, -shifted.d)};
         };
-        const auto [row_sums, terms, maxima] = lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), keep);
+        const auto on_rise = [](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
+          terms[0].add_number(static_cast<double>(rise.classes) * rise.by);
+        };
+        const auto [row_sums, terms, maxima] =
+            lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), p_row, each, on_rise);
         sums[k] = row_sums;
         if (k == 0) {
           distances = terms.sum[0];

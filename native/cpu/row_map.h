@@ -53,12 +53,12 @@ struct RowMap {
  private:
   static void forward(const Lanes& lanes, const Reader& input, const T* z, R* exponentials, Writer& result,
                       const Labels& labels, T* out) {
-    const auto keep = [&](int64_t at, auto, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
-      store(exponentials + at, shifted.e, Full{});
+    const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
       result.prepare(out, at);
       return Terms<V, 0>{};
     };
-    const RowSums<Number> sums = lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), keep).row;
+    const RowSums<Number> sums =
+        lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), exponentials, each, IgnoreRise{}).row;
     const V m(rounded<Factor>(sums.max));
     const Factor log_sum = rounded<Factor>(sums.log_sum());
     const Split<Factor> inverse(sums.inverse());

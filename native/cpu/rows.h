@@ -43,6 +43,19 @@ struct PassSums {
   Number maxima;  // how many classes are at the maximum
 };
 
+/** A pass meets a logit above the maximum so far: what was relative to that is now to be relative to this. */
+struct Rise {
+  int64_t classes;      // so far
+  double by, factor;    // m' − m and e^(m − m')
+  double rest, maxima;  // of the classes so far: Σ e below their maximum, and how many are at it
+};
+
+/** Of sums that don't depend on the maximum. */
+struct IgnoreRise {
+  template <class Sums>
+  SURPRISAL_FN void operator()(const Rise&, Sums*) const {}
+};
+
 /** Tells what looks at each vector of a pass that so many were summed in the compute type. */
 template <class Each>
 SURPRISAL_FN void end_stretch(Each& each) {
@@ -72,6 +85,7 @@ class RowReader {
   /** The row that fetch_next is to fetch, where rows are used where they are. Past the end any address does. */
   void expect(int64_t row) { next_ = row < block_.run_end ? data_ + row_offset(call_, strides_, row) : data_; }
   SURPRISAL_FN void fetch_next(int64_t c) const { __builtin_prefetch(next_ + c, 0, 2); }
+  SURPRISAL_FN const T* next() const { return next_; }
 
  private:
   bool direct() const { return strides_.classes == 1; }
@@ -296,10 +310,12 @@ class DenseReader {
     return call_.dense_by_index ? at(label.index() * call_.dense_strides.outer) : this->row(row);
   }
 
-  /** Nothing: rows that are used where they are come early by themselves, as a second stream beside the logits. */
-  SURPRISAL_FN void fetch_next(int64_t) const {}
+  /** What is a little ahead of an element of the row. Short rows are better left to come by themselves. */
+  SURPRISAL_FN void fetch_next(const R* row, int64_t c) const { __builtin_prefetch(row + c + kFetchedAhead); }
 
  private:
+  static constexpr int64_t kFetchedAhead = 1024;
+
   const R* at(int64_t offset) {
     if (direct()) return static_cast<const R*>(call_.dense) + offset;
     with_storage(call_.dense_dtype, [&](auto storage) {

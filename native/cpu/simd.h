@@ -147,6 +147,20 @@ struct Vec {
   SURPRISAL_FN friend Vec select(Mask<R> mask, Vec a, Vec b) { return Vec(mask.raw ? a.raw : b.raw); }
 #endif
 
+  /** 0 where d is below the bound, else x: a part of the instruction that makes x, where instructions have masks. */
+  SURPRISAL_FN friend Vec zero_below(Vec d, Vec bound, Vec x) {
+#if defined(__AVX512F__)
+    const auto kept = compare<_CMP_NLT_UQ>(d, bound).raw;
+    if constexpr (sizeof(R) == 4) {
+      return Vec((Raw)_mm512_maskz_mov_ps(kept, (__m512)x.raw));
+    } else {
+      return Vec((Raw)_mm512_maskz_mov_pd(kept, (__m512d)x.raw));
+    }
+#else
+    return select(d < bound, Vec(0), x);
+#endif
+  }
+
   /** b where a is NaN. */
   SURPRISAL_FN friend Vec maximum(Vec a, Vec b) {
 #if defined(__AVX512F__)
@@ -305,6 +319,61 @@ struct Vec {
 #endif
 };
 
+/**
+ * Some vectors that a formula is evaluated on together, each of its operations on all of them before the next: so
+ * operations that wait for one another stand apart, and a processor need not look far ahead for some that don't.
+ */
+template <class V, int n>
+struct Pack {
+  using Scalar = typename V::Scalar;
+  static constexpr int size = V::size;
+  V part[n];
+
+  Pack() = default;
+  SURPRISAL_FN Pack(V x) {
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) part[i] = x;
+  }
+  SURPRISAL_FN Pack(Scalar x) : Pack(V(x)) {}
+
+  SURPRISAL_FN friend Pack operator+(Pack a, Pack b) {
+    return each([&](int i) __attribute__((always_inline)) { return a.part[i] + b.part[i]; });
+  }
+  SURPRISAL_FN friend Pack operator-(Pack a, Pack b) {
+    return each([&](int i) __attribute__((always_inline)) { return a.part[i] - b.part[i]; });
+  }
+  SURPRISAL_FN friend Pack operator*(Pack a, Pack b) {
+    return each([&](int i) __attribute__((always_inline)) { return a.part[i] * b.part[i]; });
+  }
+  SURPRISAL_FN friend Pack multiply_add(Pack a, Pack b, Pack c) {
+    return each([&](int i) __attribute__((always_inline)) { return multiply_add(a.part[i], b.part[i], c.part[i]); });
+  }
+  SURPRISAL_FN friend Pack residual(Pack c, Pack a, Pack b) {
+    return each([&](int i) __attribute__((always_inline)) { return residual(c.part[i], a.part[i], b.part[i]); });
+  }
+  SURPRISAL_FN friend Pack zero_below(Pack d, Pack bound, Pack x) {
+    return each([&](int i) __attribute__((always_inline)) { return zero_below(d.part[i], bound.part[i], x.part[i]); });
+  }
+  template <class Table>
+  SURPRISAL_FN friend Pack lookup(const Table& table, Pack x) {
+    return each([&](int i) __attribute__((always_inline)) { return lookup(table, x.part[i]); });
+  }
+  template <int shift>
+  SURPRISAL_FN friend Pack add_shifted_bits(Pack entry, Pack x) {
+    return each([&](int i)
+                    __attribute__((always_inline)) { return add_shifted_bits<shift>(entry.part[i], x.part[i]); });
+  }
+
+ private:
+  template <class F>
+  SURPRISAL_FN static Pack each(F&& f) {
+    Pack result;
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) result.part[i] = f(i);
+    return result;
+  }
+};
+
 /** How many lanes of masks were true. */
 template <class R>
 class LaneCount {
@@ -316,7 +385,12 @@ class LaneCount {
   SURPRISAL_FN int64_t total() const { return count_; }
 
  private:
-  SURPRISAL_FN static int64_t number(Mask<R> mask) { return __builtin_popcount(mask.raw); }
+  SURPRISAL_FN static int64_t number(Mask<R> mask) {
+    // A mask that GCC 12 spilled may come back with bits above its own, which it takes for 0 if it may look.
+    unsigned bits = mask.raw;
+    __asm__("" : "+r"(bits));
+    return __builtin_popcount(bits & ((1u << Vec<R>::size) - 1));
+  }
 
   int64_t count_ = 0;
 #else
@@ -341,6 +415,9 @@ inline constexpr int kTableBits<Vec<R>> = sizeof(R) == 4 ? 4 : 3;
 template <>
 inline constexpr int kTableBits<Vec<float>> = 3;
 #endif
+
+template <class V, int n>
+inline constexpr int kTableBits<Pack<V, n>> = kTableBits<V>;
 
 /** 0, 1, 2, ... */
 template <class V>
@@ -584,60 +661,68 @@ SURPRISAL_FN void for_each_vector(int64_t count, F&& f) {
 }
 
 /**
- * Σ x of numbers in [0, 2^6), each cut off to a multiple of 2^-80, as two sums of whole numbers in each lane: of
- * x·2^48, and of what that leaves, times 2^32. Both hold 256 terms.
+ * Numbers in [0, 2^15), each cut off to a multiple of 2^-80, as two whole ones: of x·2^48, and of what that leaves,
+ * times 2^32.
  */
+template <class Number>
+struct FixedParts;
+template <>
+struct FixedParts<double> {
+  static constexpr int kWholesExponent = -48, kLeftBits = 32;
+  int64_t whole, left;
+
+  /** Whether x is in range and nothing of it is cut off: its last place is no less. */
+  SURPRISAL_FN static bool is_exact(double x) { return x >= 0x1p-27 && x < 0x1p15; }
+};
+template <class Number>
+struct FixedParts {
+  static constexpr int kParts = sizeof(Number) / sizeof(DoubleVector);
+  LongVector wholes[kParts], lefts[kParts];
+
+  SURPRISAL_FN explicit FixedParts(const Number& x) {
+    Vec<double> part[kParts];
+    memcpy(&part, &x, sizeof(part));
+    for (int i = 0; i < kParts; ++i) {
+      const DoubleVector scaled = part[i].raw * 0x1p48;
+      wholes[i] = __builtin_convertvector(scaled, LongVector);
+      const DoubleVector left = (scaled - __builtin_convertvector(wholes[i], DoubleVector)) * 0x1p32;
+      lefts[i] = __builtin_convertvector(left, LongVector);
+    }
+  }
+
+  SURPRISAL_FN FixedParts<double> at(int lane) const {
+    constexpr int n = Vec<double>::size;
+    return {wholes[lane / n][lane % n], lefts[lane / n][lane % n]};
+  }
+};
+
+/** Σ x of numbers in [0, 2^6) as such parts, of kTerms in each lane at most. */
 template <class Number>
 class FixedSum {
  public:
   static constexpr int kTerms = 256;
 
   SURPRISAL_FN void add(const Number& x) {
-    Vec<double> part[kParts];
-    memcpy(&part, &x, sizeof(part));
+    const FixedParts<Number> parts(x);
     for (int i = 0; i < kParts; ++i) {
-      const DoubleVector scaled = part[i].raw * 0x1p48;
-      const LongVector whole = __builtin_convertvector(scaled, LongVector);
-      const DoubleVector left = (scaled - __builtin_convertvector(whole, DoubleVector)) * 0x1p32;
-      wholes_[i] += whole;
-      lefts_[i] += __builtin_convertvector(left, LongVector);
+      wholes_[i] += parts.wholes[i];
+      lefts_[i] += parts.lefts[i];
     }
   }
 
-  /** Calls f(wholes, lefts) of each lane, and begins anew. */
+  /** Calls f(parts) of each lane, and begins anew. */
   template <class F>
   SURPRISAL_FN void take(F&& f) {
     for (int i = 0; i < kParts; ++i) {
-      for (int j = 0; j < Vec<double>::size; ++j) f(int64_t{wholes_[i][j]}, int64_t{lefts_[i][j]});
+      for (int j = 0; j < Vec<double>::size; ++j) f(FixedParts<double>{wholes_[i][j], lefts_[i][j]});
       wholes_[i] = lefts_[i] = LongVector{};
     }
   }
 
  private:
-  static constexpr int kParts = sizeof(Number) / sizeof(DoubleVector);
+  static constexpr int kParts = FixedParts<Number>::kParts;
 
   LongVector wholes_[kParts] = {}, lefts_[kParts] = {};
-};
-template <>
-class FixedSum<double> {
- public:
-  static constexpr int kTerms = 256;
-
-  SURPRISAL_FN void add(double x) {
-    const double scaled = x * 0x1p48;
-    const auto whole = static_cast<int64_t>(scaled);
-    wholes_ += whole;
-    lefts_ += static_cast<int64_t>((scaled - static_cast<double>(whole)) * 0x1p32);
-  }
-
-  template <class F>
-  SURPRISAL_FN void take(F&& f) {
-    f(wholes_, lefts_);
-    wholes_ = lefts_ = 0;
-  }
-
- private:
-  int64_t wholes_ = 0, lefts_ = 0;
 };
 
 /** Several terms of a sum, a vector each. */
@@ -773,6 +858,9 @@ class Sum {
   SURPRISAL_FN void add_product(V a, V b) {
     wide_ += __builtin_convertvector(a.raw, Wide) * __builtin_convertvector(b.raw, Wide);
   }
+
+  SURPRISAL_FN void add_number(double x) { wide_[0] += x; }
+  SURPRISAL_FN void scale(double factor) { wide_ *= factor; }
 
   /** Of all lanes together. */
   SURPRISAL_FN double total() const {

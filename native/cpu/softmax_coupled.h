@@ -46,12 +46,12 @@ struct SoftmaxCoupled {
       input.expect(row + Lanes::kRows);
       T* dz = call.grad != nullptr ? grad.row(row) : nullptr;
       if (dz != nullptr) grad.prepare_ends(dz);
-      const auto keep = [&](int64_t at, auto, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
-        store(exponentials + at, shifted.e, Full{});
+      const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
         if (dz != nullptr) grad.prepare(dz, at);
         return Terms<V, 0>{};
       };
-      const RowSums<Number> sums = lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), keep).row;
+      const RowSums<Number> sums =
+          lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), exponentials, each, IgnoreRise{}).row;
       const V inverse(rounded<Factor>(sums.inverse())), log_sum(rounded<Factor>(sums.log_sum()));
       const V m(rounded<Factor>(sums.max));
       const auto others = sum_over<V, 2>(extent, [&](int64_t at, auto within) __attribute__((always_inline)) {

@@ -214,16 +214,18 @@ struct SoftmaxLinear {
     Sum<V> q_heads;
     if constexpr (kGrad) grad.prepare_ends(unit.dz);
     Waiting<spread, kind> waiting = last;  // in registers
+    const bool fetches_targets = lanes.fetches_soon(kGrad);
     const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
       if constexpr (kGrad) {
-        store(exponentials + at, shifted.e, Full{});
         grad.prepare(unit.dz, at);
         if constexpr (kind == Gradient::in_turn) waiting.step();
       }
       Terms<V, kTerms> terms;
       if constexpr (spread == Spread::uniform) terms.term[0] = inside(within, -shifted.d);
       if constexpr (spread != Spread::none && spread != Spread::uniform) {
-        if constexpr (is_dense(spread)) targets.fetch_next(at);
+        if constexpr (is_dense(spread)) {
+          if (fetches_targets) targets.fetch_next(unit.dense, at);
+        }
         const Parts<V> q = target.at(unit.dense, at, within);
         const V head = inside(within, q.head);
         q_heads.add(head);
@@ -232,7 +234,23 @@ struct SoftmaxLinear {
       }
       return terms;
     };
-    const auto [sums, terms, maxima] = lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, each);
+    const auto on_rise = [&](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
+      if constexpr (spread == Spread::uniform) terms[0].add_number(static_cast<double>(rise.classes) * rise.by);
+      if constexpr (spread != Spread::none && spread != Spread::uniform) {
+        double q_sum = q_heads.total();
+        if constexpr (kTerms > 1) q_sum += terms[1].total();
+        terms[0].add_number(q_sum * distance(q_sum, -rise.by));
+      }
+    };
+    const auto kept = [&] {
+      if constexpr (kGrad) {
+        return exponentials;
+      } else {
+        return nullptr;
+      }
+    }();
+    const auto [sums, terms, maxima] =
+        lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, kept, each, on_rise);
     if constexpr (kind == Gradient::in_turn) {
       waiting.finish();
       last = waiting;

@@ -141,7 +141,7 @@ SURPRISAL_FN V exponential(V x) {
   const V rounded = multiply_add(x, V(kOctavesHead<R, B>), V(F::round_magic));
   const V n = rounded - V(F::round_magic);
   const V u = residual(residual(n, x, V(kOctavesHead<R, B>)), x, V(kOctavesTail<R, B>));
-  return select(x < V(F::exp_lowest), V(0), exp2_parts(rounded, u));
+  return zero_below(x, V(F::exp_lowest), exp2_parts(rounded, u));
 }
 
 /**
@@ -167,16 +167,19 @@ class ExponentialBelow {
   /** d = z − m, rounded. */
   SURPRISAL_FN V difference(V z) const { return z - m_; }
 
-  SURPRISAL_FN V operator()(V z) const {
-    const V d = difference(z);
-    const V rounded = multiply_add(d, V(kOctavesHead<R, B>), V(F::round_magic));
-    const V u = fraction(rounded - magic_, z - shift_) - u_;
-    return select(d < V(F::exp_lowest), V(0), exp2_parts(rounded, u));
+  /** Of a V, or of what several are evaluated in together. */
+  template <class Z>
+  SURPRISAL_FN Z operator()(Z z) const {
+    const Z d = z - Z(m_);
+    const Z rounded = multiply_add(d, Z(kOctavesHead<R, B>), Z(F::round_magic));
+    const Z u = fraction(rounded - Z(magic_), z - Z(shift_)) - Z(u_);
+    return zero_below(d, Z(F::exp_lowest), exp2_parts(rounded, u));
   }
 
  private:
-  SURPRISAL_FN static V fraction(V n, V z) {
-    return residual(residual(n, z, V(kOctavesHead<R, B>)), z, V(kOctavesTail<R, B>));
+  template <class Z>
+  SURPRISAL_FN static Z fraction(Z n, Z z) {
+    return residual(residual(n, z, Z(kOctavesHead<R, B>)), z, Z(kOctavesTail<R, B>));
   }
 
   V m_, shift_, magic_, u_;

@@ -76,6 +76,9 @@ SURPRISAL_FN To bits_as(From from) {
 
 SURPRISAL_FN float select(bool condition, float a, float b) { return condition ? a : b; }
 SURPRISAL_FN double select(bool condition, double a, double b) { return condition ? a : b; }
+/** 0 where d is below the bound, else x. */
+SURPRISAL_FN float zero_below(float d, float bound, float x) { return d < bound ? 0 : x; }
+SURPRISAL_FN double zero_below(double d, double bound, double x) { return d < bound ? 0 : x; }
 /** True when some element is; when every one is; when either is. */
 SURPRISAL_FN bool any(bool condition) { return condition; }
 SURPRISAL_FN bool all(bool condition) { return condition; }
