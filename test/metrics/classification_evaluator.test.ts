@@ -44,6 +44,8 @@ function batchOf(count: number, classes: number, dtype: FloatDType, seed = 1): B
       for (let c = 0; c < classes; c++) values[row * classes + c] = Math.round(values[row * classes + c]!);
     }
     if (row % 5 === 0) values[row * classes + ((labels[row]! + 1) % classes)] = classes > 1 ? -Infinity : 0;
+    // Of a long row the largest logits in its last chunk, two of them.
+    if (classes > 2048 && row % 7 < 2) values.fill(20, (row + 1) * classes - 2, (row + 1) * classes);
   }
   const logits = floatTensor(values, [count, classes], dtype);
   const numbers = Array.from(valuesOf(logits));
@@ -110,8 +112,9 @@ describe('ClassificationEvaluator', () => {
   });
 
   for (const dtype of floatDTypes) {
-    // On both sides of where rows lie across lanes, of where parts count classes themselves, and of whole stretches.
-    for (const classes of [1, 2, 3, 10, 24, 25, 48, 49, 64, 65, 130, 1000]) {
+    // On both sides of where rows lie across lanes, of where parts count classes themselves, and of whole stretches and
+    // chunks.
+    for (const classes of [1, 2, 3, 10, 24, 25, 48, 49, 64, 65, 130, 1000, 2100]) {
       it(`gives what the published definitions do: ${dtype}, ${classes} classes`, () => {
         const batch = batchOf(classes > 500 ? 60 : 150, classes, dtype, classes);
         const options = { numClasses: classes, topK: [1, 2, 5] };
