@@ -67,8 +67,8 @@ function assertClose(actual: Tensor, expected: Float64Array, what: string): void
 }
 
 describe('long rows', () => {
-  const { instructionSets, setInstructionSet } = nativeBinding();
-  afterEach(() => setInstructionSet(instructionSets[0]!));
+  const binding = nativeBinding();
+  afterEach(() => binding.setInstructionSet(binding.instructionSets[0]!));
 
   const overSoftmax = lossClasses.filter((Class) => isOverSoftmax(Class.create(classes)));
   it('are tried on every loss over a softmax', () => assert.ok(overSoftmax.length >= 5));
@@ -94,9 +94,9 @@ describe('long rows', () => {
     });
   }
 
-  for (const name of instructionSets) {
+  for (const name of binding.instructionSets) {
     it(`give cross entropy and softmax their digits, ${name}`, () => {
-      setInstructionSet(name);
+      binding.setInstructionSet(name);
       const loss = new CrossEntropyLoss({ reduction: 'none' });
       const labels = [0, 2047, 2048, classes - 1];
       for (const dtype of ['float32', 'float64'] as const) {
@@ -119,7 +119,12 @@ describe('long rows', () => {
             // Each probability of itself, as far as float32 has normal numbers.
             const expected = softmax(rowOf(logits, row, classes));
             rowOf(valuesOf(p), row, classes).forEach((x, c) =>
-              assertNear(x, expected[c]!, tolerance * expected[c]! + 1.2e-38, () => `${what}: p of class ${c}`),
+              assertNear(
+                x,
+                expected[c]!,
+                tolerance * expected[c]! + 1.2e-38,
+                () => `${what}: p of class ${c}`,
+              ),
             );
           });
         }
