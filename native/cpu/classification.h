@@ -92,6 +92,7 @@ class RowCounter {
         classes_(call.classes),
         edges_(tally.bin_edges()),
         records_(tally.records()),
+        cells_(tally.cells()),
         words_(partial.words.data()),
         bin_words_(words_ + layout_.bins()),
         label_words_(words_ + layout_.labels()),
@@ -100,8 +101,11 @@ class RowCounter {
   /** Rows are ignored until they are counted. */
   void begin(int64_t row, int64_t count) {
     words_[layout_.ignored] += count;
-    if (records_ == nullptr) return;
-    for (int64_t i = row; i < row + count; ++i) records_[i].label = -1;
+    if (records_ != nullptr) {
+      for (int64_t i = row; i < row + count; ++i) records_[i].label = -1;
+    } else if (cells_ != nullptr) {
+      for (int64_t i = row; i < row + count; ++i) cells_[i] = Tally::kNoCell;
+    }
   }
 
   /** The bin of a confidence, which may be the next to the right one. */
@@ -128,8 +132,13 @@ class RowCounter {
       } else {
         add_row(words, record);
       }
-      // A right row adds nothing to its cell: whether one is, nobody can foresee.
-      if (confusion_ != nullptr && defined) confusion_[row.label * classes_ + prediction] += is_confused(record);
+      // Without a branch on whether the row is right, which nobody can foresee.
+      const int64_t cell = row.label * classes_ + prediction;
+      if (cells_ != nullptr) {
+        cells_[row.row] = is_confused(record) ? static_cast<uint32_t>(cell) : Tally::kNoCell;
+      } else if (confusion_ != nullptr && defined) {
+        confusion_[cell] += is_confused(record);
+      }
     }
     if (!defined) [[unlikely]] {
       words_[layout_.undefined] += 1;
@@ -181,6 +190,7 @@ class RowCounter {
   const int64_t classes_;
   const double* edges_;
   RowRecord* records_;
+  uint32_t* cells_;
   int64_t *words_, *bin_words_, *label_words_, *confusion_;
   FixedSum<Number> brier_, entropy_;
   int terms_ = 0;

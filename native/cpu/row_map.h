@@ -8,6 +8,23 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+/** The pass that softmax and log_softmax have in common, compiled once. */
+template <class Lanes>
+struct RowExponentials {
+  using V = typename Lanes::V;
+  using Stored = typename Lanes::Stored;
+
+  __attribute__((noinline)) static RowSums<typename Lanes::Number> take(
+      const Lanes& lanes, const typename Lanes::Reader& input, const Stored* z, typename Lanes::R* exponentials,
+      const typename Lanes::Writer& result, Stored* out) {
+    const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
+      result.prepare(out, at);
+      return Terms<V, 0>{};
+    };
+    return lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), exponentials, each, IgnoreRise{}).row;
+  }
+};
+
 template <class Lanes, class Formula>
 struct RowMap {
   using T = typename Lanes::Stored;
@@ -53,12 +70,7 @@ struct RowMap {
  private:
   static void forward(const Lanes& lanes, const Reader& input, const T* z, R* exponentials, Writer& result,
                       const Labels& labels, T* out) {
-    const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
-      result.prepare(out, at);
-      return Terms<V, 0>{};
-    };
-    const RowSums<Number> sums =
-        lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), exponentials, each, IgnoreRise{}).row;
+    const RowSums<Number> sums = RowExponentials<Lanes>::take(lanes, input, z, exponentials, result, out);
     const V m(rounded<Factor>(sums.max));
     const Factor log_sum = rounded<Factor>(sums.log_sum());
     const Split<Factor> inverse(sums.inverse());

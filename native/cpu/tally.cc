@@ -5,8 +5,10 @@
 namespace surprisal {
 namespace {
 
-/** Classes whose numbers a part counts itself: their confusion matrix fits the first cache. */
+/** Classes whose confusion matrix a part has for itself: it fits the first cache. */
 constexpr int64_t kFewClasses = 64;
+/** Rows to a class from which a part counts the numbers of classes itself: adding these up is little beside them. */
+constexpr int64_t kManyRows = 4;
 
 /** Digits and counts are whole numbers below 2^53, and a term adds less than 2^32 to a digit. */
 constexpr int64_t kTermsBetweenCarries = int64_t{1} << 20;
@@ -72,7 +74,15 @@ void add_terms(const void* terms, DType dtype, int64_t count, double* words) {
 static_assert(kDigits == StatisticsLayout::kSumWords);
 
 Tally::Tally(const Evaluation& call) : target_(call.statistics), rows_(call.rows()) {
-  if (call.classes > kFewClasses) records_.reset(new RowRecord[static_cast<size_t>(rows_)]);
+  const auto rows = static_cast<size_t>(rows_);
+  if (call.classes > kFewClasses) {
+    const bool numbered = target_.confusion == nullptr || call.classes * call.classes < kNoCell;
+    if (rows_ < kManyRows * call.classes || !numbered) {
+      records_.reset(new RowRecord[rows]);
+    } else if (target_.confusion != nullptr) {
+      cells_.reset(new uint32_t[rows]);
+    }
+  }
   const int64_t bins = target_.layout.bin_count;
   for (int64_t b = 0; b <= bins; ++b) {
     const double edge = static_cast<double>(b) / static_cast<double>(bins);
@@ -93,7 +103,7 @@ std::unique_ptr<PartialTally> Tally::borrow() {
   auto partial = std::make_unique<PartialTally>();
   const StatisticsLayout& layout = target_.layout;
   partial->words.resize(static_cast<size_t>(records_ != nullptr ? layout.labels() : layout.size()));
-  if (records_ == nullptr && confusion()) {
+  if (target_.confusion != nullptr && layout.classes <= kFewClasses) {
     partial->confusion.resize(static_cast<size_t>(layout.classes * layout.classes));
   }
   return partial;
@@ -110,26 +120,46 @@ void Tally::commit() const {
   const auto carry_all = [&](int64_t labels) {
     for_each_sum(layout, words, labels, [](double* digits) { carry(digits); });
   };
+  double& uncarried = words[layout.uncarried];
+  const auto count_terms = [&](int64_t count) {
+    uncarried += static_cast<double>(count);
+    if (uncarried < kTermsBetweenCarries) return;
+    carry_all(layout.classes);
+    uncarried = 0;
+  };
+  // Of few rows, parts' digits can be added as they are.
+  const bool counted_by_parts = records_ == nullptr;
+  const bool many = rows_ >= kTermsBetweenCarries;
   for (const auto& partial : partials_) {
-    for_each_sum(layout, partial->words.data(), records_ == nullptr ? layout.classes : 0,
+    for_each_sum(layout, partial->words.data(), counted_by_parts && many ? layout.classes : 0,
                  [](int64_t* digits) { carry(digits); });
     for (size_t i = 0; i < partial->words.size(); ++i) words[i] += static_cast<double>(partial->words[i]);
     for (size_t i = 0; i < partial->confusion.size(); ++i) {
       target_.confusion[i] += static_cast<double>(partial->confusion[i]);
     }
+    if (counted_by_parts && many) count_terms(1);
   }
-  if (records_ == nullptr) return carry_all(layout.classes);
   carry_all(0);
-  double* labels = words + layout.labels();
+  if (counted_by_parts && !many) count_terms(rows_);
   // Labels and predictions come in any order, so their words are fetched while others are added to.
   constexpr int64_t kFetchedAhead = 96;
+  if (cells_ != nullptr) {
+    const auto fetch = [&](uint32_t cell) {
+      if (cell != kNoCell) __builtin_prefetch(target_.confusion + cell, 1);
+    };
+    for (int64_t row = 0; row < rows_; ++row) {
+      if (row + kFetchedAhead < rows_) fetch(cells_[row + kFetchedAhead]);
+      if (cells_[row] != kNoCell) target_.confusion[cells_[row]] += 1;
+    }
+  }
+  if (counted_by_parts) return;
+  double* labels = words + layout.labels();
   const auto fetch = [&](const RowRecord& record) {
     if (record.label < 0) return;
     __builtin_prefetch(labels + record.label * layout.kLabelWords, 1);
     if (target_.confusion == nullptr || !is_confused(record)) return;
     __builtin_prefetch(target_.confusion + record.label * layout.classes + record.prediction, 1);
   };
-  double& uncarried = words[layout.uncarried];
   for (int64_t row = 0; row < rows_; ++row) {
     if (row + kFetchedAhead < rows_) fetch(records_[row + kFetchedAhead]);
     const RowRecord& record = records_[row];
@@ -139,10 +169,7 @@ void Tally::commit() const {
     if (target_.confusion != nullptr && is_confused(record)) {
       target_.confusion[record.label * layout.classes + record.prediction] += 1;
     }
-    if (++uncarried == kTermsBetweenCarries) {
-      carry_all(layout.classes);
-      uncarried = 0;
-    }
+    count_terms(1);
   }
 }
 

@@ -44,7 +44,8 @@ struct PartialTally {
 
 /**
  * The statistics of one call, apart from those that they will be added to: what fails or is aborted adds nothing. Each
- * part counts for itself. Where classes are many the numbers of each are not: its rows' records are kept until the end.
+ * part counts for itself. Where classes are many beside the rows, the numbers of each are not: its rows' records are
+ * kept until the end.
  */
 class Tally {
  public:
@@ -57,7 +58,9 @@ class Tally {
   const StatisticsLayout& layout() const { return target_.layout; }
   /** By row; null where parts count the numbers of classes themselves. */
   RowRecord* records() const { return records_.get(); }
-  bool confusion() const { return target_.confusion != nullptr; }
+  /** The confusion matrix's cell of each row, where it is too large for parts to have one; else null. */
+  uint32_t* cells() const { return cells_.get(); }
+  static constexpr uint32_t kNoCell = UINT32_MAX;
   /** Where bins begin, in the dtype that losses have, and then a bin of 1 alone. */
   const double* bin_edges() const { return edges_.data(); }
 
@@ -68,6 +71,7 @@ class Tally {
   const Statistics target_;
   const int64_t rows_;
   std::unique_ptr<RowRecord[]> records_;
+  std::unique_ptr<uint32_t[]> cells_;
   std::vector<double> edges_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<PartialTally>> partials_;
