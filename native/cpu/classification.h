@@ -146,6 +146,9 @@ class RowCounter {
     }
     int64_t* rank = row.rank < layout_.rank_count ? words_ + layout_.ranks + row.rank : &no_rank_;
     *rank += 1;
+    // Of a row that others write to meanwhile it may be any number.
+    if (!(row.confidence >= 0 && row.confidence <= 1)) [[unlikely]]
+      return;
     // The product that made the bin may be off by its rounding; the edges decide.
     int64_t b = row.bin;
     b -= row.confidence < edges_[b];
