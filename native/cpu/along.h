@@ -266,8 +266,7 @@ class Along {
   }
 
   __attribute__((noinline)) static Rise rise_to(R largest, R max, int64_t classes, double rest, double maxima) {
-    const double by = static_cast<double>(largest) - static_cast<double>(max);
-    return {classes, by, surprisal::exponential(-by), rest, maxima};
+    return Rise(classes, max, largest, rest, maxima);
   }
 
   /** Makes exponentials relative to the maximum of their time those of the row's. */

@@ -361,10 +361,7 @@ struct ClassificationDriver {
     }
     SURPRISAL_FN void rise(const Rise& rise) {
       first = V(static_cast<R>(__builtin_inf()));
-      squares.add_number(rise.maxima);
-      squares.scale(rise.factor * rise.factor);
-      if (rise.factor != 0) products.add_number(-rise.by * (rise.rest + rise.maxima));
-      products.scale(rise.factor);
+      Formula::raise(rise, squares, products);
     }
   };
 

@@ -15,10 +15,9 @@
 //   maxima             the largest logits of the rows or of their first classes, which softmax_pass takes
 //   fetches_soon       whether a pass, which keeps exponentials or not, has its targets fetched too
 //   class_numbers      the classes of a vector's elements, as numbers of their type
-//   softmax_pass       one exponential an element, kept in scratch where there is one: the rows' sums, and those of the
-//   n
-//                      terms that `each(position, lanes, shifted, rest, is_maximum)` gives of a vector. Shifted is
-//                      relative to the largest logit so far: where a larger one comes, `on_rise(rise, terms)` brings
+//   softmax_pass       one exponential an element, kept in scratch where there is one: the rows' sums, and those of
+//                      the n terms that `each(position, lanes, shifted, rest, is_maximum)` gives of a vector. Shifted
+//                      is relative to the largest logit so far: where a larger one comes, `on_rise(rise, terms)` brings
 //                      the sums of the terms to it. is_maximum is a mask, or false_type where no lane is; rest is e, 0
 //                      at that maximum. Lanes past a row's end have z = −∞, e = 0. each.begin_chunk(begin, end) and
 //                      each.end_stretch(), if it has them, are told of a row's chunks and of the stretches that are

@@ -198,7 +198,7 @@ struct RowGroup {
           return Terms<V, 1>{inside(within, -shifted.d)};
         };
         const auto on_rise = [](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
-          terms[0].add_number(static_cast<double>(rise.classes) * rise.by);
+          terms[0].add_number(rise.distances(static_cast<double>(rise.classes)));
         };
         const auto [row_sums, terms, maxima] =
             lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), p_row, each, on_rise);

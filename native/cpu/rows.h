@@ -43,13 +43,6 @@ struct PassSums {
   Number maxima;  // how many classes are at the maximum
 };
 
-/** A pass meets a logit above the maximum so far: what was relative to that is now to be relative to this. */
-struct Rise {
-  int64_t classes;      // so far
-  double by, factor;    // m' − m and e^(m − m')
-  double rest, maxima;  // of the classes so far: Σ e below their maximum, and how many are at it
-};
-
 /** Of sums that don't depend on the maximum. */
 struct IgnoreRise {
   template <class Sums>

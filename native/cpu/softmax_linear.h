@@ -235,11 +235,11 @@ struct SoftmaxLinear {
       return terms;
     };
     const auto on_rise = [&](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
-      if constexpr (spread == Spread::uniform) terms[0].add_number(static_cast<double>(rise.classes) * rise.by);
+      if constexpr (spread == Spread::uniform) terms[0].add_number(rise.distances(static_cast<double>(rise.classes)));
       if constexpr (spread != Spread::none && spread != Spread::uniform) {
         double q_sum = q_heads.total();
         if constexpr (kTerms > 1) q_sum += terms[1].total();
-        terms[0].add_number(q_sum * distance(q_sum, -rise.by));
+        terms[0].add_number(rise.distances(q_sum));
       }
     };
     const auto kept = [&] {

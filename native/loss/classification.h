@@ -29,6 +29,15 @@ struct Classification {
   SURPRISAL_FN static V add_product(Shifted<V> x, V sum) {
     return multiply_add(x.e, maximum(x.d, V(Format<Scalar<V>>::exp_lowest)), sum);
   }
+
+  /** The sums when the maximum rises: f·Σ e² with what was at it, f = e^2(m − m'); and e^(m − m')·Σ e·(z − m'). */
+  template <class Sum>
+  SURPRISAL_FN static void raise(const Rise& rise, Sum& squares, Sum& products) {
+    squares.add_number(rise.maxima);
+    squares.scale(rise.factor * rise.factor);
+    if (rise.factor != 0) products.add_number(-rise.distances(rise.rest + rise.maxima));
+    products.scale(rise.factor);
+  }
 };
 
 /** A number of each row of a unit. */
