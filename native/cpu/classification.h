@@ -3,7 +3,7 @@
 // Driver of an evaluation: cross entropy of rows with hard labels, and whatever else is known of a row after the same
 // pass.
 
-#include <array>
+#include <bit>
 
 #include "../loss/classification.h"
 #include "lanes.h"
@@ -45,7 +45,7 @@ class LabelRank<Along<T>> {
     count_ += before.total();
   }
 
-  SURPRISAL_FN double value() const { return static_cast<double>(count_); }
+  SURPRISAL_FN R value() const { return static_cast<R>(count_); }
 
  private:
   const T* z_;
@@ -69,135 +69,180 @@ class LabelRank<Across<R>> {
     }
   }
 
-  SURPRISAL_FN Doubles<V> value() const { return in_double(count_); }
+  SURPRISAL_FN V value() const { return count_; }
 
  private:
   V count_{0};
 };
 
-/** What is known of a row. */
-struct RowOutcome {
-  int64_t row, label, rank, prediction, bin;
-  double loss, confidence;
-  FixedParts<double> loss_parts, confidence_parts;
-  bool has_loss_parts;  // no more than these is needed to hold the loss exactly
+/**
+ * The digits of a sum (loss/classification.h) that terms in [0, 2^15) add to, lane by lane: `count` from the one worth
+ * 2^-16 down, what is less than the last cut off. They are whole numbers, and may be negative.
+ */
+template <class Number, int count>
+class LaneDigits {
+  static constexpr int kParts = sizeof(Number) / sizeof(DoubleVector);
+  static constexpr int kLargest = 3;  // the digit's index in a sum
+  static_assert(kDigitsExponent + kLargest * kDigitBits == -16);
+
+ public:
+  static constexpr double kTermLimit = 0x1p15;
+
+  LaneDigits() = default;
+  SURPRISAL_FN explicit LaneDigits(const Number& terms) {
+    using V = Vec<double>;
+    const V magic(Format<double>::round_magic), one(std::bit_cast<double>(int64_t{1}));
+    V left[kParts];
+    memcpy(&left, &terms, sizeof(left));
+    for (int k = 0; k < count; ++k) {
+      for (int i = 0; i < kParts; ++i) {
+        left[i] = left[i] * V(k == 0 ? 0x1p16 : 0x1p32);
+        // The nearest whole number, in the low bits.
+        const V shifted = left[i] + magic;
+        const V whole = shifted - magic;
+        digits_[k][i] = (LongVector)shifted.raw - (LongVector)magic.raw;
+        if (k == count - 1) digits_[k][i] -= (LongVector)select(left[i] < whole, one, V(0)).raw;
+        left[i] = left[i] - whole;
+      }
+    }
+  }
+
+  SURPRISAL_FN void add(const LaneDigits& other) {
+    for (int k = 0; k < count; ++k) {
+      for (int i = 0; i < kParts; ++i) digits_[k][i] += other.digits_[k][i];
+    }
+  }
+
+  /** Adds those of a lane to a sum. */
+  SURPRISAL_FN void add_lane_to(int64_t* sum, int lane) const {
+    constexpr int n = Vec<double>::size;
+    for (int k = 0; k < count; ++k) sum[kLargest - k] += digits_[k][lane / n][lane % n];
+  }
+
+ private:
+  LongVector digits_[count][kParts] = {};
+};
+
+/** What is known of as many rows as a vector has lanes. */
+template <class R>
+struct RowOutcomes {
+  using Number = Doubles<Vec<R>>;
+  static constexpr int size = Vec<R>::size;
+
+  int64_t row[size], label[size];
+  int32_t prediction[size], rank[size], bin[size];
+  double loss[size];
+  LaneDigits<Number, 4> loss_digits;
+  LaneDigits<Number, 3> confidence_digits;  // no confidence that is a float32 has more
 };
 
 /** Counts rows into a part's words. */
-template <class Number>
+template <class R>
 class RowCounter {
+  using V = Vec<R>;
+  using Number = Doubles<V>;
+  using Outcomes = RowOutcomes<R>;
+
  public:
-  RowCounter(const Evaluation& call, const Tally& tally, PartialTally& partial)
+  RowCounter(const Evaluation& call, const Tally& tally, PartialTally& partial, Block block)
       : layout_(tally.layout()),
         classes_(call.classes),
-        edges_(tally.bin_edges()),
         records_(tally.records()),
         cells_(tally.cells()),
         words_(partial.words.data()),
         bin_words_(words_ + layout_.bins()),
         label_words_(words_ + layout_.labels()),
-        confusion_(partial.confusion.empty() ? nullptr : partial.confusion.data()) {}
-
-  /** Rows are ignored until they are counted. */
-  void begin(int64_t row, int64_t count) {
-    words_[layout_.ignored] += count;
-    if (records_ != nullptr) {
-      for (int64_t i = row; i < row + count; ++i) records_[i].label = -1;
-    } else if (cells_ != nullptr) {
-      for (int64_t i = row; i < row + count; ++i) cells_[i] = Tally::kNoCell;
+        confusion_(partial.confusion.empty() ? nullptr : partial.confusion.data()),
+        ignored_(block.end - block.begin) {
+    // Rows are ignored until they are counted.
+    for (int64_t i = block.begin; i < block.end; ++i) {
+      if (records_ != nullptr) records_[i].label = -1;
+      if (cells_ != nullptr) cells_[i] = Tally::kNoCell;
     }
   }
 
-  /** The bin of a confidence, which may be the next to the right one. */
-  template <class N>
-  SURPRISAL_FN N near_bin(const N& confidence) const {
-    return confidence * N(static_cast<double>(layout_.bin_count));
+  /** The bins of confidences in [0, 1]: b of [b/bins, (b + 1)/bins), as these edges are in the type of the losses. */
+  SURPRISAL_FN V bins_of(V confidence) const {
+    const V bins(static_cast<R>(layout_.bin_count)), magic(Format<R>::round_magic);
+    // The product may be off by its rounding; the edges decide.
+    V bin = (confidence * bins + magic) - magic;
+    bin = select(confidence < bin / bins, bin - V(1), bin);
+    const V next = bin + V(1);
+    return select(confidence < next / bins, bin, next);
   }
 
-  SURPRISAL_FN void count(const RowOutcome& row) {
-    // Shared memory may have changed since labels were checked: what is written to must not depend on it.
-    if (static_cast<uint64_t>(row.label) >= static_cast<uint64_t>(classes_)) return;
-    words_[layout_.ignored] -= 1;
-    const bool defined = row.loss == row.loss;
-    const auto prediction = defined ? static_cast<int32_t>(row.prediction) : -1;
-    const RowRecord record{static_cast<int32_t>(row.label), prediction, row.loss};
-    if (records_ != nullptr) {
-      records_[row.row] = record;
-    } else {
-      int64_t* words = label_words_ + row.label * layout_.kLabelWords;
-      if (row.has_loss_parts) [[likely]] {
-        words[0] += 1;
-        words[1] += prediction == row.label;
-        add_parts(row.loss_parts, words + 4);
+  /** Returns the sum of the losses. */
+  double count(const Outcomes& rows) {
+    double loss_sum = 0;
+    for (int j = 0; j < Outcomes::size; ++j) {
+      const int64_t label = rows.label[j];
+      // None; and shared memory may have changed since labels were checked: where is written to must not depend on it.
+      if (static_cast<uint64_t>(label) >= static_cast<uint64_t>(classes_)) continue;
+      ignored_ -= 1;
+      const double loss = rows.loss[j];
+      loss_sum += loss;
+      const bool defined = loss == loss;
+      const int32_t prediction = defined ? rows.prediction[j] : -1;
+      const int64_t right = prediction == label;
+      const RowRecord record{static_cast<int32_t>(label), prediction, loss};
+      if (records_ != nullptr) {
+        records_[rows.row[j]] = record;
       } else {
-        add_row(words, record);
+        int64_t* words = label_words_ + label * layout_.kLabelWords;
+        if (loss >= 0 && loss < decltype(rows.loss_digits)::kTermLimit) [[likely]] {
+          words[0] += 1;
+          words[1] += right;
+          rows.loss_digits.add_lane_to(words + 4, j);
+        } else {
+          add_row(words, record);
+        }
+        // Without a branch on whether the row is right, which nobody can foresee.
+        const int64_t cell = label * classes_ + prediction;
+        if (cells_ != nullptr) {
+          cells_[rows.row[j]] = is_confused(record) ? static_cast<uint32_t>(cell) : Tally::kNoCell;
+        } else if (confusion_ != nullptr && defined) {
+          confusion_[cell] += right ^ 1;
+        }
       }
-      // Without a branch on whether the row is right, which nobody can foresee.
-      const int64_t cell = row.label * classes_ + prediction;
-      if (cells_ != nullptr) {
-        cells_[row.row] = is_confused(record) ? static_cast<uint32_t>(cell) : Tally::kNoCell;
-      } else if (confusion_ != nullptr && defined) {
-        confusion_[cell] += is_confused(record);
+      if (!defined) [[unlikely]] {
+        words_[layout_.undefined] += 1;
+        continue;
       }
+      int64_t* rank = rows.rank[j] < layout_.rank_count ? words_ + layout_.ranks + rows.rank[j] : &no_rank_;
+      *rank += 1;
+      int64_t* bin = bin_words_ + rows.bin[j] * layout_.kBinWords;
+      bin[0] += 1;
+      bin[1] += right;
+      rows.confidence_digits.add_lane_to(bin + 2, j);
     }
-    if (!defined) [[unlikely]] {
-      words_[layout_.undefined] += 1;
-      return;
-    }
-    int64_t* rank = row.rank < layout_.rank_count ? words_ + layout_.ranks + row.rank : &no_rank_;
-    *rank += 1;
-    // Of a row that others write to meanwhile it may be any number.
-    if (!(row.confidence >= 0 && row.confidence <= 1)) [[unlikely]]
-      return;
-    // The product that made the bin may be off by its rounding; the edges decide.
-    int64_t b = row.bin;
-    b -= row.confidence < edges_[b];
-    b += row.confidence >= edges_[b + 1];
-    int64_t* bin = bin_words_ + b * layout_.kBinWords;
-    bin[0] += 1;
-    bin[1] += prediction == row.label;
-    add_parts(row.confidence_parts, bin + 2);
+    return loss_sum;
   }
 
-  /** Adds numbers of a batch's rows, 0 where there are none. */
-  void add(const Number& brier, const Number& entropy) {
-    brier_.add(brier);
-    entropy_.add(entropy);
-    if (++terms_ == FixedSum<Number>::kTerms) finish();
+  /** Adds numbers in [0, 2^15) of a batch's rows, 0 where there are none. */
+  SURPRISAL_FN void add(const Number& brier, const Number& entropy) {
+    brier_.add(Digits(brier));
+    entropy_.add(Digits(entropy));
   }
 
   void finish() {
-    take(brier_, words_ + layout_.brier);
-    take(entropy_, words_ + layout_.entropy);
-    terms_ = 0;
+    for (int j = 0; j < Outcomes::size; ++j) {
+      brier_.add_lane_to(words_ + layout_.brier, j);
+      entropy_.add_lane_to(words_ + layout_.entropy, j);
+    }
+    words_[layout_.ignored] += ignored_;
   }
 
  private:
-  /** Brings a sum's whole numbers to digits. */
-  template <class Sum>
-  SURPRISAL_FN static void take(Sum& sum, int64_t* digits) {
-    sum.take([&](const FixedParts<double>& parts) __attribute__((always_inline)) { add_parts(parts, digits); });
-  }
-
-  SURPRISAL_FN static void add_parts(const FixedParts<double>& parts, int64_t* digits) {
-    constexpr int kWholes = (FixedParts<double>::kWholesExponent - kDigitsExponent) / kDigitBits;
-    static_assert(kWholes * kDigitBits + kDigitsExponent == FixedParts<double>::kWholesExponent);
-    static_assert(FixedParts<double>::kLeftBits == kDigitBits);
-    constexpr int64_t kLow = (int64_t{1} << kDigitBits) - 1;
-    digits[kWholes - 1] += parts.left & kLow;
-    digits[kWholes] += (parts.left >> kDigitBits) + (parts.whole & kLow);
-    digits[kWholes + 1] += parts.whole >> kDigitBits;
-  }
+  using Digits = LaneDigits<Number, 3>;
 
   const StatisticsLayout layout_;
   const int64_t classes_;
-  const double* edges_;
   RowRecord* records_;
   uint32_t* cells_;
   int64_t *words_, *bin_words_, *label_words_, *confusion_;
-  FixedSum<Number> brier_, entropy_;
-  int terms_ = 0;
+  int64_t ignored_;
   int64_t no_rank_ = 0;  // counts ranks that are too large to be told apart
+  Digits brier_, entropy_;
 };
 
 /** As many rows as a vector has lanes, between their passes and their numbers, whose chains of operations are long. */
@@ -209,85 +254,84 @@ class RowBatch {
  public:
   static constexpr int size = V::size;
 
-  /** What the passes give of a row, or of a unit's rows. */
-  template <class N>
+  /** What the passes give of a row, or of a unit's rows: numbers in double, and small whole ones. */
+  template <class N, class Whole>
   struct Sums {
-    N rest, at_maximum, squares, products, d, rank, prediction;
+    N rest, at_maximum, squares, products, d;
+    Whole rank, prediction;
   };
 
-  RowBatch() { clear(); }
+  explicit RowBatch(const Evaluation& call) : last_class_(static_cast<R>(call.classes - 1)) { clear(); }
 
   bool full() const { return count_ == size; }
 
   /** One more row. */
-  void add(int64_t row, int64_t label, const Sums<double>& sums) {
-    rows_[count_] = row;
-    labels_[count_] = label;
-    const double numbers[] = {sums.rest, sums.at_maximum, sums.squares,   sums.products,
-                              sums.d,    sums.rank,       sums.prediction};
+  void add(int64_t row, int64_t label, const Sums<double, R>& sums) {
+    outcomes_.row[count_] = row;
+    outcomes_.label[count_] = label;
+    const double numbers[] = {sums.rest, sums.at_maximum, sums.squares, sums.products, sums.d};
     for (int i = 0; i < kNumbers; ++i) numbers_[i][count_] = numbers[i];
+    ranks_[count_] = sums.rank;
+    predictions_[count_] = sums.prediction;
     ++count_;
   }
 
   /** All rows of a tile; those that don't count have no label. */
-  void add(const TileLabels<R>& labels, int64_t row, const Sums<Number>& sums) {
-    static_assert(sizeof(sums) == sizeof(numbers_));
+  void add(const TileLabels<R>& labels, int64_t row, const Sums<Number, V>& sums) {
     memcpy(numbers_, &sums, sizeof(numbers_));
+    store(ranks_, sums.rank, Full{});
+    store(predictions_, sums.prediction, Full{});
     labels.each([&](int64_t at, int64_t label) {
-      rows_[at - row] = at;
-      labels_[at - row] = label;
+      outcomes_.row[at - row] = at;
+      outcomes_.label[at - row] = label;
       return 0.0;
     });
     count_ = size;
   }
 
   /** Counts the rows, and begins anew. Returns the sum of their losses. */
-  double finish(RowCounter<Number>& counter) {
-    Sums<Number> sums;
+  double finish(RowCounter<R>& counter) {
+    Number sums[kNumbers];
     memcpy(&sums, numbers_, sizeof(sums));
+    const auto& [rest, at_maximum, squares, products, d] = sums;
     RowSums<Number> row;
-    row.rest = sums.rest;
-    const Number e = in_double(exponential(rounded<V>(sums.d)));
-    const RowScores<Number> scores(row, row.log_sum(), sums.at_maximum, sums.squares, sums.products, sums.d, e);
+    row.rest = rest;
+    const Number e = in_double(exponential(rounded<V>(d)));
+    const RowScores<Number> scores(row, row.log_sum(), at_maximum, squares, products, d, e);
     double counts[size];
-    for (int j = 0; j < size; ++j) counts[j] = labels_[j] >= 0;
+    for (int j = 0; j < size; ++j) counts[j] = outcomes_.label[j] >= 0;
     Number counted;
     memcpy(&counted, counts, sizeof(counted));
-    const auto number = [&](const Number& x) {
+    const auto number = [&](const Number& x) __attribute__((always_inline)) {
       return select(scores.loss == scores.loss, select(counted == Number(0), Number(0), x), Number(0));
     };
     counter.add(number(scores.brier), number(scores.entropy));
-    const Number rounded_confidence = in_double(rounded<V>(scores.confidence));
-    const FixedParts<Number> loss_parts(scores.loss), confidence_parts(rounded_confidence);
-    const Number near_bin = counter.near_bin(rounded_confidence);
-    double loss[size], confidence[size], bin[size];
-    memcpy(loss, &scores.loss, sizeof(loss));
-    memcpy(confidence, &rounded_confidence, sizeof(confidence));
-    memcpy(bin, &near_bin, sizeof(bin));
-    double loss_sum = 0;
-    for (int j = 0; j < size; ++j) {
-      if (labels_[j] < 0) continue;
-      counter.count({rows_[j], labels_[j], static_cast<int64_t>(numbers_[kRank][j]),
-                     static_cast<int64_t>(numbers_[kPrediction][j]), static_cast<int64_t>(bin[j]), loss[j],
-                     confidence[j], loss_parts.at(j), confidence_parts.at(j), FixedParts<double>::is_exact(loss[j])});
-      loss_sum += loss[j];
-    }
+    // Rows that others write to meanwhile may come to any numbers, of which none may lead out of bounds.
+    const V confidence = minimum(maximum(rounded<V>(scores.confidence), V(0)), V(1));
+    memcpy(outcomes_.loss, &scores.loss, sizeof(outcomes_.loss));
+    outcomes_.loss_digits = decltype(outcomes_.loss_digits)(scores.loss);
+    outcomes_.confidence_digits = decltype(outcomes_.confidence_digits)(in_double(confidence));
+    store_whole(outcomes_.bin, counter.bins_of(confidence));
+    store_whole(outcomes_.rank, load(ranks_, Full{}));
+    store_whole(outcomes_.prediction, minimum(load(predictions_, Full{}), V(last_class_)));
+    const double loss_sum = counter.count(outcomes_);
     clear();
     return loss_sum;
   }
 
  private:
-  static constexpr int kNumbers = 7, kRank = 5, kPrediction = 6;
+  static constexpr int kNumbers = 5;
 
   void clear() {
-    memset(numbers_, 0, sizeof(numbers_));
-    for (int64_t& label : labels_) label = -1;
+    for (int64_t& label : outcomes_.label) label = -1;
     count_ = 0;
   }
 
   int count_ = 0;
-  int64_t rows_[size], labels_[size];
-  alignas(Number) double numbers_[kNumbers][size];
+  R last_class_;
+  RowOutcomes<R> outcomes_;
+  alignas(Number) double numbers_[kNumbers][size] = {};
+  alignas(V) R ranks_[size] = {}, predictions_[size] = {};
 };
 
 template <class Lanes, class Formula>
@@ -308,11 +352,10 @@ struct ClassificationDriver {
     arena.reserve(scratch(call));
     const Lanes lanes(call, 1, arena);
     Reader input(call, block, arena);
-    RowCounter<Doubles<V>> counter(call, *problem.tally, *problem.partial);
-    Batch batch;
+    RowCounter<R> counter(call, *problem.tally, *problem.partial, block);
+    Batch batch(call);
     double loss_sum = 0;
     for (int64_t next = block.begin; next < block.end; next += Lanes::kRows) {
-      counter.begin(next, block.end - next < Lanes::kRows ? block.end - next : Lanes::kRows);
       const Labels labels(call, block, next);
       if (!labels.any()) continue;
       const T* z = input.row(next);
@@ -365,26 +408,27 @@ struct ClassificationDriver {
     }
   };
 
-  SURPRISAL_FN static typename Batch::template Sums<Number> passes(const Lanes& lanes, const Reader& input,
-                                                                   const Labels& labels, const T* z, int64_t enough) {
+  SURPRISAL_FN static auto passes(const Lanes& lanes, const Reader& input, const Labels& labels, const T* z,
+                                  int64_t enough) {
     const auto max = lanes.maxima(z, 0);
     Others others{LabelRank<Lanes>(lanes, labels, z, max, enough)};
     const auto [sums, terms, at_maximum] = lanes.template softmax_pass<0>(
         input, z, max, nullptr, others,
         [&](const Rise& rise, auto*) __attribute__((always_inline)) { others.rise(rise); });
-    Number first;
-    if constexpr (std::is_same_v<Number, double>) {
+    using Whole = decltype(others.rank.value());
+    Whole first;
+    if constexpr (std::is_same_v<Whole, R>) {
       first = -largest_lane(-others.first);
     } else {
-      first = in_double(others.first);
+      first = others.first;
     }
-    return {sums.rest,
-            at_maximum,
-            Lanes::total(others.squares),
-            Lanes::total(others.products),
-            labels.of(z) - sums.max,
-            others.rank.value(),
-            first};
+    return typename Batch::template Sums<Number, Whole>{sums.rest,
+                                                        at_maximum,
+                                                        Lanes::total(others.squares),
+                                                        Lanes::total(others.products),
+                                                        labels.of(z) - sums.max,
+                                                        others.rank.value(),
+                                                        first};
   }
 };
 

@@ -7,6 +7,7 @@
 #include "arena.h"
 #include "indices.h"
 #include "problem.h"
+#include "sums.h"
 #include "transpose.h"
 
 namespace surprisal {

@@ -37,12 +37,45 @@ struct Partial {
 
 typedef float FloatVector __attribute__((vector_size(kVectorBytes)));
 typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
-typedef double WideVector __attribute__((vector_size(2 * kVectorBytes)));
 typedef int32_t IntVector __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t UIntVector __attribute__((vector_size(kVectorBytes)));
 typedef int64_t LongVector __attribute__((vector_size(kVectorBytes)));
 typedef uint64_t ULongVector __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t HalfVector __attribute__((vector_size(kVectorBytes / 2)));
+
+/** As many doubles as a FloatVector has lanes. */
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Cut into halves here: GCC 12 takes what it cuts itself through memory.
+struct WideVector {
+  DoubleVector half[2];
+
+  SURPRISAL_FN WideVector& operator+=(const WideVector& x) {
+    for (int i = 0; i < 2; ++i) half[i] += x.half[i];
+    return *this;
+  }
+  SURPRISAL_FN WideVector& operator*=(double x) {
+    for (int i = 0; i < 2; ++i) half[i] *= x;
+    return *this;
+  }
+  SURPRISAL_FN friend WideVector operator*(const WideVector& a, const WideVector& b) {
+    return {a.half[0] * b.half[0], a.half[1] * b.half[1]};
+  }
+};
+
+SURPRISAL_FN WideVector in_double(FloatVector x) {
+  return {(DoubleVector)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)x)),
+          (DoubleVector)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x, 1))};
+}
+SURPRISAL_FN FloatVector in_float(const WideVector& x) {
+  return (FloatVector)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)x.half[1]), _mm256_cvtpd_ps((__m256d)x.half[0]));
+}
+#else
+typedef double WideVector __attribute__((vector_size(2 * kVectorBytes)));
+
+SURPRISAL_FN WideVector in_double(FloatVector x) { return __builtin_convertvector(x, WideVector); }
+SURPRISAL_FN FloatVector in_float(WideVector x) { return __builtin_convertvector(x, FloatVector); }
+#endif
+SURPRISAL_FN DoubleVector in_double(DoubleVector x) { return x; }
 
 /** The compiler's types for vectors of R. */
 template <class R>
@@ -235,10 +268,7 @@ struct Vec {
     }
 #else
     if constexpr (sizeof(R) == 4) {
-      return Vec(__builtin_convertvector(
-          __builtin_convertvector(c.raw, WideVector) -
-              __builtin_convertvector(a.raw, WideVector) * __builtin_convertvector(b.raw, WideVector),
-          Raw));
+      return Vec(in_float(in_double(c.raw) - in_double(a.raw) * in_double(b.raw)));
     } else {
       Vec result;
       for (int i = 0; i < size; ++i) result.raw[i] = __builtin_fma(-a.raw[i], b.raw[i], c.raw[i]);
@@ -463,6 +493,13 @@ SURPRISAL_FN auto reduce_lanes(Raw raw, Combine&& combine) {
   }
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+template <class Combine>
+SURPRISAL_FN double reduce_lanes(const WideVector& x, Combine&& combine) {
+  return reduce_lanes(combine(x.half[0], x.half[1]), combine);
+}
+#endif
+
 /** The lanes' maximum, of which none is NaN. */
 template <class V>
 SURPRISAL_FN Scalar<V> largest_lane(V a) {
@@ -566,6 +603,13 @@ SURPRISAL_FN Vec<Compute<T>> load(const T* from, Partial lanes, Compute<T> fill 
     return select(in_row, V(widen((HalfVector)_mm256_maskz_loadu_epi16(in_row.raw, from), T{})), V(fill));
   }
 #else
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    return select(in_row, V((FloatVector)_mm256_maskload_ps(from, (__m256i)in_row.raw)), V(fill));
+  } else if constexpr (sizeof(T) == 8) {
+    return select(in_row, V((DoubleVector)_mm256_maskload_pd(from, (__m256i)in_row.raw)), V(fill));
+  }
+#endif
   T part[V::size] = {};
   for (int i = 0; i < lanes.count; ++i) part[i] = from[i];
   return select(in_row, load(part, Full{}), V(fill));
@@ -604,6 +648,14 @@ SURPRISAL_FN void store(T* to, Vec<Compute<T>> v, Partial lanes) {
   store(part, v, Full{});
   for (int i = 0; i < lanes.count; ++i) to[i] = part[i];
 #endif
+}
+
+/** Stores small whole numbers. */
+template <class R>
+SURPRISAL_FN void store_whole(int32_t* to, Vec<R> v) {
+  typedef int32_t Wholes __attribute__((vector_size(Vec<R>::size * sizeof(int32_t))));
+  const Wholes wholes = __builtin_convertvector(v.raw, Wholes);
+  memcpy(to, &wholes, sizeof(wholes));
 }
 
 /** A store past the caches, of a vector at an address that it divides; `finish_streaming` after the last. */
@@ -658,258 +710,6 @@ SURPRISAL_FN void for_each_vector(int64_t count, F&& f) {
   int64_t c = 0;
   for (; c + V::size <= count; c += V::size) f(c, Full{});
   if (c < count) f(c, Partial{static_cast<int>(count - c)});
-}
-
-/**
- * Numbers in [0, 2^15), each cut off to a multiple of 2^-80, as two whole ones: of x·2^48, and of what that leaves,
- * times 2^32.
- */
-template <class Number>
-struct FixedParts;
-template <>
-struct FixedParts<double> {
-  static constexpr int kWholesExponent = -48, kLeftBits = 32;
-  int64_t whole, left;
-
-  /** Whether x is in range and nothing of it is cut off: its last place is no less. */
-  SURPRISAL_FN static bool is_exact(double x) { return x >= 0x1p-27 && x < 0x1p15; }
-};
-template <class Number>
-struct FixedParts {
-  static constexpr int kParts = sizeof(Number) / sizeof(DoubleVector);
-  LongVector wholes[kParts], lefts[kParts];
-
-  SURPRISAL_FN explicit FixedParts(const Number& x) {
-    Vec<double> part[kParts];
-    memcpy(&part, &x, sizeof(part));
-    for (int i = 0; i < kParts; ++i) {
-      const DoubleVector scaled = part[i].raw * 0x1p48;
-      wholes[i] = __builtin_convertvector(scaled, LongVector);
-      const DoubleVector left = (scaled - __builtin_convertvector(wholes[i], DoubleVector)) * 0x1p32;
-      lefts[i] = __builtin_convertvector(left, LongVector);
-    }
-  }
-
-  SURPRISAL_FN FixedParts<double> at(int lane) const {
-    constexpr int n = Vec<double>::size;
-    return {wholes[lane / n][lane % n], lefts[lane / n][lane % n]};
-  }
-};
-
-/** Σ x of numbers in [0, 2^6) as such parts, of kTerms in each lane at most. */
-template <class Number>
-class FixedSum {
- public:
-  static constexpr int kTerms = 256;
-
-  SURPRISAL_FN void add(const Number& x) {
-    const FixedParts<Number> parts(x);
-    for (int i = 0; i < kParts; ++i) {
-      wholes_[i] += parts.wholes[i];
-      lefts_[i] += parts.lefts[i];
-    }
-  }
-
-  /** Calls f(parts) of each lane, and begins anew. */
-  template <class F>
-  SURPRISAL_FN void take(F&& f) {
-    for (int i = 0; i < kParts; ++i) {
-      for (int j = 0; j < Vec<double>::size; ++j) f(FixedParts<double>{wholes_[i][j], lefts_[i][j]});
-      wholes_[i] = lefts_[i] = LongVector{};
-    }
-  }
-
- private:
-  static constexpr int kParts = FixedParts<Number>::kParts;
-
-  LongVector wholes_[kParts] = {}, lefts_[kParts] = {};
-};
-
-/** Several terms of a sum, a vector each. */
-template <class V, int n>
-struct Terms {
-  V term[n];
-
-  SURPRISAL_FN friend Terms operator+(Terms a, const Terms& b) {
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) a.term[i] = a.term[i] + b.term[i];
-    return a;
-  }
-};
-
-/** f(c) + f(c + step) + ... of n terms, in pairs, pairs of pairs and so on: equal terms add up without an error. */
-template <int n, class F>
-SURPRISAL_FN auto sum_in_pairs(int64_t c, int64_t step, F&& f) {
-  if constexpr (n == 1) {
-    return f(c);
-  } else {
-    const auto first = sum_in_pairs<n / 2>(c, step, f);
-    return first + sum_in_pairs<n / 2>(c + n / 2 * step, step, f);
-  }
-}
-
-/** Vectors of a row that are summed in the compute type before they are added to a sum in double. */
-inline constexpr int kStretch = 8;
-
-/** A double for each lane of V: the numbers of as many rows. */
-template <class V>
-struct Doubles {
-  using Part = Vec<double>;
-  using Scalar = double;
-  static constexpr int parts = V::size / Part::size;
-  Part part[parts];
-
-  struct Truth {
-    Mask<double> part[parts];
-  };
-
-  Doubles() = default;
-  SURPRISAL_FN Doubles(double x) {
-    for (int i = 0; i < parts; ++i) part[i] = Part(x);
-  }
-
-  SURPRISAL_FN friend Doubles operator+(Doubles a, Doubles b) {
-    return each([&](int i) __attribute__((always_inline)) { return a.part[i] + b.part[i]; });
-  }
-  SURPRISAL_FN friend Doubles operator-(Doubles a, Doubles b) {
-    return each([&](int i) __attribute__((always_inline)) { return a.part[i] - b.part[i]; });
-  }
-  SURPRISAL_FN friend Doubles operator*(Doubles a, Doubles b) {
-    return each([&](int i) __attribute__((always_inline)) { return a.part[i] * b.part[i]; });
-  }
-  SURPRISAL_FN friend Doubles operator/(Doubles a, Doubles b) {
-    return each([&](int i) __attribute__((always_inline)) { return a.part[i] / b.part[i]; });
-  }
-  SURPRISAL_FN Doubles operator-() const {
-    return each([&](int i) __attribute__((always_inline)) { return -part[i]; });
-  }
-  SURPRISAL_FN friend Truth operator==(Doubles a, Doubles b) {
-    Truth truth;
-    for (int i = 0; i < parts; ++i) truth.part[i] = a.part[i] == b.part[i];
-    return truth;
-  }
-  SURPRISAL_FN friend Truth operator<(Doubles a, Doubles b) {
-    Truth truth;
-    for (int i = 0; i < parts; ++i) truth.part[i] = a.part[i] < b.part[i];
-    return truth;
-  }
-  SURPRISAL_FN friend Doubles select(Truth truth, Doubles a, Doubles b) {
-    return each([&](int i) __attribute__((always_inline)) { return select(truth.part[i], a.part[i], b.part[i]); });
-  }
-  SURPRISAL_FN friend Doubles absolute(Doubles a) {
-    return each([&](int i) __attribute__((always_inline)) { return absolute(a.part[i]); });
-  }
-  SURPRISAL_FN friend Doubles log1p_positive(Doubles a) {
-    return each([&](int i) __attribute__((always_inline)) { return log1p_positive(a.part[i]); });
-  }
-  SURPRISAL_FN friend Doubles power_unit_uniform(Doubles a, double exponent) {
-    return each([&](int i) __attribute__((always_inline)) { return power_unit_uniform(a.part[i], exponent); });
-  }
-
-  /** Of all rows. */
-  SURPRISAL_FN double total() const {
-    double sum = 0;
-    for (int i = 0; i < parts; ++i) {
-      sum += reduce_lanes(part[i].raw, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
-    }
-    return sum;
-  }
-
- private:
-  template <class F>
-  SURPRISAL_FN static Doubles each(F&& f) {
-    Doubles result;
-    for (int i = 0; i < parts; ++i) result.part[i] = f(i);
-    return result;
-  }
-};
-
-template <class R>
-struct InDoubleOf<Vec<R>> {
-  using type = Doubles<Vec<R>>;
-};
-
-template <class V>
-  requires(!std::is_arithmetic_v<V>)
-SURPRISAL_FN V rounded(Doubles<V> x) {
-  if constexpr (sizeof(Scalar<V>) == 8) {
-    return x.part[0];
-  } else {
-    WideVector wide;
-    memcpy(&wide, &x, sizeof(wide));
-    return V(__builtin_convertvector(wide, FloatVector));
-  }
-}
-template <class R>
-SURPRISAL_FN Doubles<Vec<R>> in_double(Vec<R> x) {
-  const auto wide = __builtin_convertvector(x.raw, typename Vectors<R>::Wide);
-  Doubles<Vec<R>> result;
-  memcpy(&result, &wide, sizeof(wide));
-  return result;
-}
-
-/** A row's sum in double, lane by lane, always in the same order. */
-template <class V>
-class Sum {
- public:
-  SURPRISAL_FN void add(V v) { wide_ += __builtin_convertvector(v.raw, Wide); }
-
-  /** Adds a·b, taken in double. */
-  SURPRISAL_FN void add_product(V a, V b) {
-    wide_ += __builtin_convertvector(a.raw, Wide) * __builtin_convertvector(b.raw, Wide);
-  }
-
-  SURPRISAL_FN void add_number(double x) { wide_[0] += x; }
-  SURPRISAL_FN void scale(double factor) { wide_ *= factor; }
-
-  /** Of all lanes together. */
-  SURPRISAL_FN double total() const {
-    return reduce_lanes(wide_, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
-  }
-
-  SURPRISAL_FN Doubles<V> lanes() const {
-    Doubles<V> result;
-    memcpy(&result, &wide_, sizeof(wide_));
-    return result;
-  }
-
- private:
-  using Wide = typename Vectors<Scalar<V>>::Wide;
-
-  Wide wide_ = {};
-};
-
-template <class V, int n>
-struct Sums {
-  Sum<V> sum[n];
-
-  SURPRISAL_FN void add(const Terms<V, n>& terms) {
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) sum[i].add(terms.term[i]);
-  }
-};
-
-/**
- * Σ f(c, lanes) over [0, count): f gives the terms of a vector's lanes, 0 past the row's end. One copy of f a kind of
- * lanes: the terms of a stretch are added up one by one.
- */
-template <class V, int n, class F>
-SURPRISAL_FN Sums<V, n> sum_over(int64_t count, F&& f) {
-  Sums<V, n> sums;
-  constexpr int64_t step = kStretch * V::size;
-  int64_t c = 0;
-  for (; c + step <= count; c += step) {
-    Terms<V, n> stretch = {};
-#pragma GCC unroll 1
-    for (int64_t i = c; i < c + step; i += V::size) stretch = stretch + f(i, Full{});
-    sums.add(stretch);
-  }
-  Terms<V, n> last = {};
-#pragma GCC unroll 1
-  for (; c + V::size <= count; c += V::size) last = last + f(c, Full{});
-  if (c < count) last = last + f(c, Partial{static_cast<int>(count - c)});
-  sums.add(last);
-  return sums;
 }
 
 }  // namespace SURPRISAL_TARGET

@@ -1,6 +1,6 @@
 #include "tally.h"
 
-#include <limits>
+#include <new>
 
 namespace surprisal {
 namespace {
@@ -61,7 +61,47 @@ void add_all(const T* terms, int64_t count, double* words) {
   carry(words);
 }
 
+/** Memory that no call counts into at the moment. */
+class SpareMemory {
+ public:
+  /** Never destroyed: calls may still run when the process ends. */
+  static SpareMemory& instance() {
+    static SpareMemory& spares = *new SpareMemory;
+    return spares;
+  }
+
+  std::unique_ptr<TallyMemory> take() {
+    {
+      std::lock_guard lock(mutex_);
+      if (!spares_.empty()) {
+        auto memory = std::move(spares_.back());
+        spares_.pop_back();
+        return memory;
+      }
+    }
+    return std::make_unique<TallyMemory>();
+  }
+
+  void give_back(std::unique_ptr<TallyMemory> memory) {
+    size_t bytes = memory->records.capacity() * sizeof(RowRecord) + memory->cells.capacity() * sizeof(uint32_t);
+    for (const auto& partial : memory->partials) {
+      bytes += (partial->words.capacity() + partial->confusion.capacity()) * sizeof(int64_t);
+    }
+    if (bytes > kKeptBytes) return;
+    std::lock_guard lock(mutex_);
+    if (spares_.size() < kKept) spares_.push_back(std::move(memory));
+  }
+
+ private:
+  static constexpr size_t kKept = 4, kKeptBytes = size_t{4} << 20;
+
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<TallyMemory>> spares_;
+};
+
 }  // namespace
+
+static_assert(kDigits == StatisticsLayout::kSumWords);
 
 void add_terms(const void* terms, DType dtype, int64_t count, double* words) {
   if (dtype == DType::float64) {
@@ -71,41 +111,48 @@ void add_terms(const void* terms, DType dtype, int64_t count, double* words) {
   }
 }
 
-static_assert(kDigits == StatisticsLayout::kSumWords);
-
-Tally::Tally(const Evaluation& call) : target_(call.statistics), rows_(call.rows()) {
+Tally::Tally(const Evaluation& call)
+    : target_(call.statistics), rows_(call.rows()), memory_(SpareMemory::instance().take()) {
+  if (call.classes <= kFewClasses) return;
   const auto rows = static_cast<size_t>(rows_);
-  if (call.classes > kFewClasses) {
-    const bool numbered = target_.confusion == nullptr || call.classes * call.classes < kNoCell;
-    if (rows_ < kManyRows * call.classes || !numbered) {
-      records_.reset(new RowRecord[rows]);
-    } else if (target_.confusion != nullptr) {
-      cells_.reset(new uint32_t[rows]);
-    }
+  const bool numbered = target_.confusion == nullptr || call.classes * call.classes < kNoCell;
+  if (rows_ < kManyRows * call.classes || !numbered) {
+    memory_->records.resize(rows);
+    records_ = memory_->records.data();
+  } else if (target_.confusion != nullptr) {
+    memory_->cells.resize(rows);
+    cells_ = memory_->cells.data();
   }
-  const int64_t bins = target_.layout.bin_count;
-  for (int64_t b = 0; b <= bins; ++b) {
-    const double edge = static_cast<double>(b) / static_cast<double>(bins);
-    edges_.push_back(call.dtype == DType::float64 ? edge : static_cast<double>(static_cast<float>(edge)));
+}
+
+Tally::~Tally() {
+  try {
+    for (auto& partial : partials_) memory_->partials.push_back(std::move(partial));
+    SpareMemory::instance().give_back(std::move(memory_));
+  } catch (const std::bad_alloc&) {
+    // Then it is not used again.
   }
-  edges_.push_back(std::numeric_limits<double>::infinity());
 }
 
 std::unique_ptr<PartialTally> Tally::borrow() {
+  std::unique_ptr<PartialTally> partial;
   {
     std::lock_guard lock(mutex_);
     if (!partials_.empty()) {
-      auto partial = std::move(partials_.back());
+      partial = std::move(partials_.back());
       partials_.pop_back();
       return partial;
     }
+    if (!memory_->partials.empty()) {
+      partial = std::move(memory_->partials.back());
+      memory_->partials.pop_back();
+    }
   }
-  auto partial = std::make_unique<PartialTally>();
+  if (partial == nullptr) partial = std::make_unique<PartialTally>();
   const StatisticsLayout& layout = target_.layout;
-  partial->words.resize(static_cast<size_t>(records_ != nullptr ? layout.labels() : layout.size()));
-  if (target_.confusion != nullptr && layout.classes <= kFewClasses) {
-    partial->confusion.resize(static_cast<size_t>(layout.classes * layout.classes));
-  }
+  partial->words.assign(static_cast<size_t>(records_ != nullptr ? layout.labels() : layout.size()), 0);
+  const bool has_confusion = target_.confusion != nullptr && layout.classes <= kFewClasses;
+  partial->confusion.assign(has_confusion ? static_cast<size_t>(layout.classes * layout.classes) : 0, 0);
   return partial;
 }
 

@@ -42,6 +42,13 @@ struct PartialTally {
   std::vector<int64_t> confusion;
 };
 
+/** What calls count into, one after another: fresh memory costs more than a call of few rows does. */
+struct TallyMemory {
+  std::vector<RowRecord> records;
+  std::vector<uint32_t> cells;
+  std::vector<std::unique_ptr<PartialTally>> partials;
+};
+
 /**
  * The statistics of one call, apart from those that they will be added to: what fails or is aborted adds nothing. Each
  * part counts for itself. Where classes are many beside the rows, the numbers of each are not: its rows' records are
@@ -50,6 +57,7 @@ struct PartialTally {
 class Tally {
  public:
   explicit Tally(const Evaluation& call);
+  ~Tally();
 
   /** For a part to count into; until it is given back nobody else has it. */
   std::unique_ptr<PartialTally> borrow();
@@ -57,12 +65,10 @@ class Tally {
 
   const StatisticsLayout& layout() const { return target_.layout; }
   /** By row; null where parts count the numbers of classes themselves. */
-  RowRecord* records() const { return records_.get(); }
+  RowRecord* records() const { return records_; }
   /** The confusion matrix's cell of each row, where it is too large for parts to have one; else null. */
-  uint32_t* cells() const { return cells_.get(); }
+  uint32_t* cells() const { return cells_; }
   static constexpr uint32_t kNoCell = UINT32_MAX;
-  /** Where bins begin, in the dtype that losses have, and then a bin of 1 alone. */
-  const double* bin_edges() const { return edges_.data(); }
 
   /** Adds all that was counted to the statistics. */
   void commit() const;
@@ -70,11 +76,11 @@ class Tally {
  private:
   const Statistics target_;
   const int64_t rows_;
-  std::unique_ptr<RowRecord[]> records_;
-  std::unique_ptr<uint32_t[]> cells_;
-  std::vector<double> edges_;
+  std::unique_ptr<TallyMemory> memory_;
+  RowRecord* records_ = nullptr;
+  uint32_t* cells_ = nullptr;
   std::mutex mutex_;
-  std::vector<std::unique_ptr<PartialTally>> partials_;
+  std::vector<std::unique_ptr<PartialTally>> partials_;  // what this call has counted
 };
 
 }  // namespace surprisal
