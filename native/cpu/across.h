@@ -9,9 +9,11 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-/** Classes up to which rows are short: more fill vectors along the row well enough. */
+/** Classes up to which rows are short, as measured: more fill vectors along the row well enough. */
 template <class R>
-inline constexpr int64_t kShortRow = 3 * Vec<R>::size;
+inline constexpr int64_t kShortRow = Vec<R>::size * (Vec<R>::size < 8     ? 3
+                                                     : kVectorBytes == 32 ? 6
+                                                                          : 4);
 
 /** Rows from `row` on of a block of a tile of n. */
 template <int n>
