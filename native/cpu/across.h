@@ -11,9 +11,12 @@ inline namespace SURPRISAL_TARGET {
 
 /** Classes up to which rows are short, as measured: more fill vectors along the row well enough. */
 template <class R>
-inline constexpr int64_t kShortRow = Vec<R>::size * (Vec<R>::size < 8     ? 3
-                                                     : kVectorBytes == 32 ? 6
-                                                                          : 4);
+constexpr int64_t most_of_short_row() {
+  if (kVectorBytes == 64) return 4 * Vec<R>::size;
+  return (Vec<R>::size == 8 ? 6 : 3) * Vec<R>::size;
+}
+template <class R>
+inline constexpr int64_t kShortRow = most_of_short_row<R>();
 
 /** Rows from `row` on of a block of a tile of n. */
 template <int n>

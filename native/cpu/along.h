@@ -110,7 +110,7 @@ class Along {
     int64_t c = begin;
     for (; c + step <= end; c += step) {
       const V largest = load(maxima.stretches + c / kStretch, Full{});
-      if (!any(either(largest > bound, largest == bound))) continue;
+      if (all(largest < bound)) continue;
       for (int64_t i = 0; i < step; i += V::size) f(c + i, Full{}, load(z + c + i, Full{}));
       if (!more()) return;
     }

@@ -382,6 +382,7 @@ struct ClassificationDriver {
     V square{0}, product{0};
     V first{static_cast<R>(__builtin_inf())};  // class at the maximum
     Sum<V> squares, products;
+    bool pending = false;
 
     template <class Within, class IsMaximum>
     SURPRISAL_FN Terms<V, 0> operator()(int64_t at, Within, Shifted<V> x, V rest, IsMaximum is_maximum) {
@@ -397,13 +398,19 @@ struct ClassificationDriver {
     {
       rank.begin_chunk(begin, end);
     }
+    /** Two stretches go to the sums in double together. */
     SURPRISAL_FN void end_stretch() {
+      pending = !pending;
+      if (!pending) add_up();
+    }
+    SURPRISAL_FN void add_up() {
       squares.add(square);
       products.add(product);
       square = product = V(0);
     }
     SURPRISAL_FN void rise(const Rise& rise) {
       first = V(static_cast<R>(__builtin_inf()));
+      add_up();
       Formula::raise(rise, squares, products);
     }
   };
@@ -415,6 +422,7 @@ struct ClassificationDriver {
     const auto [sums, terms, at_maximum] = lanes.template softmax_pass<0>(
         input, z, max, nullptr, others,
         [&](const Rise& rise, auto*) __attribute__((always_inline)) { others.rise(rise); });
+    others.add_up();
     using Whole = decltype(others.rank.value());
     Whole first;
     if constexpr (std::is_same_v<Whole, R>) {

@@ -194,6 +194,20 @@ struct Vec {
 #endif
   }
 
+  /** a·b + c, where a is below the bound c alone: b is 0 there, even of an infinite a. */
+  SURPRISAL_FN friend Vec multiply_add_above(Vec bound, Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+    const auto kept = compare<_CMP_NLT_UQ>(a, bound).raw;
+    if constexpr (sizeof(R) == 4) {
+      return Vec((Raw)_mm512_mask3_fmadd_ps((__m512)a.raw, (__m512)b.raw, (__m512)c.raw, kept));
+    } else {
+      return Vec((Raw)_mm512_mask3_fmadd_pd((__m512d)a.raw, (__m512d)b.raw, (__m512d)c.raw, kept));
+    }
+#else
+    return multiply_add(maximum(a, bound), b, c);
+#endif
+  }
+
   /** b where a is NaN. */
   SURPRISAL_FN friend Vec maximum(Vec a, Vec b) {
 #if defined(__AVX512F__)

@@ -27,7 +27,7 @@ struct Classification {
   /** Σ e·(z − m). Where e is 0, as it is of a masked class, so must the product be. */
   template <class V>
   SURPRISAL_FN static V add_product(Shifted<V> x, V sum) {
-    return multiply_add(x.e, maximum(x.d, V(Format<Scalar<V>>::exp_lowest)), sum);
+    return multiply_add_above(V(Format<Scalar<V>>::exp_lowest), x.d, x.e, sum);
   }
 
   /** The sums when the maximum rises: f·Σ e² with what was at it, f = e^2(m − m'); and e^(m − m')·Σ e·(z − m'). */
