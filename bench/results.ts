@@ -151,12 +151,51 @@ export interface Results {
   readonly scorecard: readonly Target[];
 }
 
+/** 'surprisal eval' of a file, as a process, beside a plain read of it. */
+export interface FileEvaluation {
+  readonly classes: number;
+  readonly dtype: FloatDType;
+  readonly bytes: number;
+  readonly rows: number;
+  readonly rounds: number;
+  readonly read: Summary;
+  readonly evaluated: Summary;
+  /** The read's time over the evaluation's, round by round: the share of its speed. */
+  readonly share: Summary;
+}
+
+/** An evaluator's update beside its loss alone, of the same arrays. */
+export interface UpdateBesideLoss {
+  readonly shape: readonly number[];
+  readonly threads: number;
+  readonly rounds: number;
+  readonly loss: Summary;
+  readonly update: Summary;
+  /** The update's time over the loss's, round by round. */
+  readonly ratio: Summary;
+}
+
+/** What the bench of evaluations writes. */
+export interface EvaluationResults {
+  readonly schema: typeof schema;
+  readonly date: string;
+  readonly surprisal: string;
+  readonly node: string;
+  readonly machine: Machine;
+  readonly instructionSet: string;
+  readonly arguments: readonly string[];
+  /** Whether files came from the disk; else from the page cache. */
+  readonly cold: boolean;
+  readonly updates: readonly UpdateBesideLoss[];
+  readonly files: readonly FileEvaluation[];
+}
+
 /** Four digits say more than any machine repeats. */
 const rounded = (_key: string, value: unknown): unknown =>
   typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
 
 /** JSON with one line for each element of a list: a figure a line, so that two runs can be compared by eye. */
-export function toJson(results: Results): string {
+export function toJson(results: Results | EvaluationResults): string {
   const line = (value: unknown) => JSON.stringify(value, rounded);
   const entries = Object.entries(results).map(([key, value]: [string, unknown]) => {
     const isTable = Array.isArray(value) && typeof value[0] === 'object';
@@ -166,16 +205,19 @@ export function toJson(results: Results): string {
   return `{\n${entries.join(',\n')}\n}\n`;
 }
 
-export function writeResults(file: string, results: Results): void {
+export function writeResults(file: string, results: Results | EvaluationResults): void {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, toJson(results));
 }
 
 /** A run that was written. Throws where another version of the bench wrote it. */
-export function readResults(file: string): Results {
-  const results = JSON.parse(readFileSync(file, 'utf8')) as { readonly schema: number };
-  if (results.schema === schema) return results as Results;
+export const readResults = (file: string): Results => readRun(file) as Results;
+export const readEvaluation = (file: string): EvaluationResults => readRun(file) as EvaluationResults;
+
+function readRun(file: string): { readonly schema: number } {
+  const run = JSON.parse(readFileSync(file, 'utf8')) as { readonly schema: number };
+  if (run.schema === schema) return run;
   throw new RangeError(
-    `${file}: expected results of schema ${schema}, got ${results.schema}; run the bench again`,
+    `${file}: expected results of schema ${schema}, got ${run.schema}; run the bench again`,
   );
 }

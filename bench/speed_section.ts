@@ -1,29 +1,15 @@
 /** The README's section on speed, written from a run's JSON and from nothing else. */
 
-import { format, resolveConfig } from 'prettier';
-import type { Measurement, PeerMeasurement, Results } from './results.js';
+import type { Machine, Measurement, PeerMeasurement, Results } from './results.js';
 import { duration, isBusy, ratioDigits, threadsOf } from './report.js';
+import { markdownTable, withSection } from './section.js';
 import { emptyCall } from './small_calls.js';
 
-const begin = /^<!-- speed: (\S+) -->$/m;
-const end = '<!-- end of speed -->';
-
-/** The JSON file that a README's section was written from, relative to the README. */
-export function sourceOf(readme: string): string {
-  const match = begin.exec(readme);
-  if (match === null) throw new RangeError(`the README has no line '<!-- speed: <json> -->'`);
-  return match[1]!;
-}
+/** The section's name. */
+export const speed = 'speed';
 
 const [outOfCache, inCache] = ['512x32000', '4096x1000'];
 const spaced = (shape: string): string => shape.replace('x', ' × ');
-
-const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-
-function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const rule = head.map((_, i) => (i === 0 ? '---' : '---:'));
-  return [head, rule, ...rows].map(row).join('\n');
-}
 
 /** Ratios to the floor in float32 on all threads. */
 function ratioTable({ measurements, threads, instructionSet }: Results): string {
@@ -102,16 +88,19 @@ function noiseSentence({ noise }: Results): string {
   );
 }
 
-const busySentence = ({ machine }: Results): string =>
+export const busySentence = (machine: Machine): string =>
   isBusy(machine)
     ? `Other programs kept the machine busy during this run (load average ${machine.load.toFixed(1)}), so its figures are rough.`
     : '';
 
-/** The section between its marks, formatted. */
-export async function speedSection(results: Results, json: string): Promise<string> {
+/** A CPU's name; of one that hides it, what it is. */
+export function cpuName({ cpu, family, model }: Machine): string {
+  return family > 0 ? `${cpu} (family ${family}, model ${model})` : cpu;
+}
+
+/** A README with its section on speed written anew. */
+export async function withSpeedSection(readme: string, results: Results, json: string): Promise<string> {
   const { machine, node, instructionSet, threads, date, scorecard, peers } = results;
-  const { cpu, family, model } = machine;
-  const kind = family > 0 ? ` (family ${family}, model ${model})` : '';
   const last = machine.caches.filter(({ type }) => type !== 'Instruction').at(-1);
   const cache = last ? `, ${(last.bytes / 2 ** 20).toFixed(0)} MiB of L${last.level}` : '';
   const met = scorecard.filter((target) => target.met).length;
@@ -121,7 +110,7 @@ export async function speedSection(results: Results, json: string): Promise<stri
   const paragraphs = [
     `A forward pass can't be faster than a read of its logits, nor a loss with its gradient than a copy. So each loss is ` +
       `measured beside a plain read or copy of the same bytes, in the same rounds, on the same threads: 1 is the ` +
-      `memory's limit. On ${cpu}${kind}, ${threadsOf(Math.max(...threads))}${cache}, ${instructionSet}, Node ${node}, ` +
+      `memory's limit. On ${cpuName(machine)}, ${threadsOf(Math.max(...threads))}${cache}, ${instructionSet}, Node ${node}, ` +
       `float32, ${date.slice(0, 10)}:`,
     `![Each loss against the memory's limit](${svg})`,
     ratioTable(results),
@@ -136,21 +125,9 @@ export async function speedSection(results: Results, json: string): Promise<stri
             .map(({ name, detail }) => `${name}: ${detail}`)
             .join('; ')}.${absent.length > 0 ? ` Not there: ${absent.join(', ')}.` : ''}`,
         ]),
-    [smallCallSentence(results), noiseSentence(results), busySentence(results)].filter(Boolean).join(' '),
+    [smallCallSentence(results), noiseSentence(results), busySentence(machine)].filter(Boolean).join(' '),
     `Targets of the scorecard met in this run: ${met} of ${scorecard.length}; [its JSON](${json}) has all figures with ` +
       `their quartiles, and [bench/README.md](bench/README.md) the method. \`npm run bench\` repeats it.`,
   ];
-  const text = `<!-- speed: ${json} -->\n\n${paragraphs.filter(Boolean).join('\n\n')}\n\n${end}\n`;
-  const options = await resolveConfig('README.md');
-  return format(text, { ...options, parser: 'markdown', proseWrap: 'always', printWidth: 120 });
-}
-
-/** A README with its section written anew. */
-export async function withSpeedSection(readme: string, results: Results, json: string): Promise<string> {
-  const from = begin.exec(readme)?.index ?? -1;
-  const to = readme.indexOf(end);
-  if (from < 0 || to < from)
-    throw new RangeError(`the README has no section between '<!-- speed: ... -->' and '${end}'`);
-  const section = await speedSection(results, json);
-  return readme.slice(0, from) + section.trimEnd() + readme.slice(to + end.length);
+  return withSection(readme, speed, json, paragraphs);
 }

@@ -14,9 +14,11 @@ import { shapes } from '../bench/matrix.js';
 import { interleave, timed, type Operation } from '../bench/measure.js';
 import { parseOptions } from '../bench/options.js';
 import { openPeers, peerLosses, type Peer } from '../bench/peers/index.js';
-import { readResults, toJson, type Measurement, type Results } from '../bench/results.js';
+import { evaluation, withEvaluationSection } from '../bench/evaluation_section.js';
+import { readEvaluation, readResults, toJson, type Measurement, type Results } from '../bench/results.js';
 import { scorecard } from '../bench/scorecard.js';
-import { sourceOf, withSpeedSection } from '../bench/speed_section.js';
+import { sourceOf } from '../bench/section.js';
+import { speed, withSpeedSection } from '../bench/speed_section.js';
 import { gigabytesPerSecond, median, ratios, relativeError, summarise } from '../bench/statistics.js';
 
 const root = process.cwd();
@@ -429,7 +431,8 @@ function checkResults(results: Results): void {
 
 describe('bench: README', () => {
   const readme = readFileSync(join(root, 'README.md'), 'utf8');
-  const json = sourceOf(readme);
+  const json = sourceOf(readme, speed);
+  const evaluationJson = sourceOf(readme, evaluation);
 
   it('has the figures and charts of the JSON that it names', () => {
     const { status, stderr } = spawnSync(
@@ -448,5 +451,12 @@ describe('bench: README', () => {
       ratio: { ...m.ratio, median: m.ratio.median + 0.5 },
     }));
     assert.notEqual(await withSpeedSection(readme, { ...results, measurements }, json), readme);
+    const evaluated = readEvaluation(join(root, evaluationJson));
+    assert.equal(await withEvaluationSection(readme, evaluated, evaluationJson), readme);
+    const updates = evaluated.updates.map((update) => ({
+      ...update,
+      ratio: { ...update.ratio, median: update.ratio.median + 0.5 },
+    }));
+    assert.notEqual(await withEvaluationSection(readme, { ...evaluated, updates }, evaluationJson), readme);
   });
 });

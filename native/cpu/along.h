@@ -92,8 +92,8 @@ class Along {
     R *stretches, *references;
   };
 
-  /** Whether what a pass fetches is to be in the first cache soon. Forward passes over short rows do better without. */
-  bool fetches_soon(bool kept) const { return kept || classes_ > kChunk; }
+  /** Whether what a pass fetches is to be in the first cache soon. Quick passes over short rows do better without. */
+  bool fetches_soon(bool takes_long) const { return takes_long || classes_ > kChunk; }
 
   SURPRISAL_FN Maxima maxima(const T* z, int unit) const {
     R* stretches = stretch_maxima_ + unit * stretch_maxima_size(classes_);
@@ -127,7 +127,7 @@ class Along {
                                                    Exponentials exponentials, Each&& each, OnRise&& on_rise) const {
     constexpr int64_t step = kStretch * V::size;
     constexpr bool kKept = !std::is_null_pointer_v<Exponentials>;
-    const bool soon = fetches_soon(kKept);
+    const bool soon = fetches_soon(kKept || requires { std::remove_cvref_t<Each>::kTakesLong; });
     Sums<V, n + 1> all_sums;
     V all_at_maximum(0);
     R max = maxima.first;

@@ -115,8 +115,12 @@ class LaneDigits {
 
   /** Adds those of a lane to a sum. */
   SURPRISAL_FN void add_lane_to(int64_t* sum, int lane) const {
-    constexpr int n = Vec<double>::size;
-    for (int k = 0; k < count; ++k) sum[kLargest - k] += digits_[k][lane / n][lane % n];
+    const auto* of_lanes = reinterpret_cast<const char*>(digits_) + lane * sizeof(int64_t);
+    for (int k = 0; k < count; ++k) {
+      int64_t digit;
+      memcpy(&digit, of_lanes + k * sizeof(digits_[0]), sizeof(digit));
+      sum[kLargest - k] += digit;
+    }
   }
 
  private:
@@ -173,12 +177,15 @@ class RowCounter {
 
   /** Returns the sum of the losses. */
   double count(const Outcomes& rows) {
+    // Copies, as words are written to that could be these.
+    const int64_t classes = classes_, rank_count = layout_.rank_count;
+    int64_t counted = 0, no_rank = 0;  // ranks that are too large to be told apart
     double loss_sum = 0;
     for (int j = 0; j < Outcomes::size; ++j) {
       const int64_t label = rows.label[j];
       // None; and shared memory may have changed since labels were checked: where is written to must not depend on it.
-      if (static_cast<uint64_t>(label) >= static_cast<uint64_t>(classes_)) continue;
-      ignored_ -= 1;
+      if (static_cast<uint64_t>(label) >= static_cast<uint64_t>(classes)) continue;
+      ++counted;
       const double loss = rows.loss[j];
       loss_sum += loss;
       const bool defined = loss == loss;
@@ -197,7 +204,7 @@ class RowCounter {
           add_row(words, record);
         }
         // Without a branch on whether the row is right, which nobody can foresee.
-        const int64_t cell = label * classes_ + prediction;
+        const int64_t cell = label * classes + prediction;
         if (cells_ != nullptr) {
           cells_[rows.row[j]] = is_confused(record) ? static_cast<uint32_t>(cell) : Tally::kNoCell;
         } else if (confusion_ != nullptr && defined) {
@@ -208,13 +215,14 @@ class RowCounter {
         words_[layout_.undefined] += 1;
         continue;
       }
-      int64_t* rank = rows.rank[j] < layout_.rank_count ? words_ + layout_.ranks + rows.rank[j] : &no_rank_;
+      int64_t* rank = rows.rank[j] < rank_count ? words_ + layout_.ranks + rows.rank[j] : &no_rank;
       *rank += 1;
       int64_t* bin = bin_words_ + rows.bin[j] * layout_.kBinWords;
       bin[0] += 1;
       bin[1] += right;
       rows.confidence_digits.add_lane_to(bin + 2, j);
     }
+    ignored_ -= counted;
     return loss_sum;
   }
 
@@ -241,7 +249,6 @@ class RowCounter {
   uint32_t* cells_;
   int64_t *words_, *bin_words_, *label_words_, *confusion_;
   int64_t ignored_;
-  int64_t no_rank_ = 0;  // counts ranks that are too large to be told apart
   Digits brier_, entropy_;
 };
 
@@ -376,6 +383,8 @@ struct ClassificationDriver {
  private:
   /** What the loss has no use for. Products are added by one instruction each, so they are not summed in pairs. */
   struct Others {
+    static constexpr bool kTakesLong = true;
+
     explicit SURPRISAL_FN Others(const LabelRank<Lanes>& rank) : rank(rank) {}
 
     LabelRank<Lanes> rank;

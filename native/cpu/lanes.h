@@ -21,7 +21,8 @@
 //                      the sums of the terms to it. is_maximum is a mask, or false_type where no lane is; rest is e, 0
 //                      at that maximum. Lanes past a row's end have z = −∞, e = 0. each.begin_chunk(begin, end) and
 //                      each.end_stretch(), if it has them, are told of a row's chunks and of the stretches that are
-//                      summed in the compute type. Meanwhile what comes next is fetched: the exponentials leave time.
+//                      summed in the compute type. Meanwhile what comes next is fetched: the exponentials leave time,
+//                      and each even more, if it has a constant kTakesLong.
 
 #include "across.h"
 #include "along.h"
