@@ -198,7 +198,7 @@ for (const shape of shapes) {
   const rate = ({ median }: Summary) => `${gigabytesPerSecond(file.bytes, median).toFixed(2)} GB/s`;
   const percent = (fraction: number) => `${(100 * fraction).toFixed(0)} %`;
   console.log(
-    `${file.classes} of ${file.dtype}: ${(file.bytes / 1e9).toFixed(1)} GB read at ${rate(file.read)}, evaluated at ` +
+    `${file.classes}, ${file.dtype}: ${(file.bytes / 1e9).toFixed(1)} GB read at ${rate(file.read)}, evaluated at ` +
       `${rate(file.evaluated)}: ${percent(file.share.median)} (half of the rounds ${between(file.share, percent)})`,
   );
 }

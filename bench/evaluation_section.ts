@@ -31,11 +31,11 @@ function fileTable({ files }: EvaluationResults): string {
   return markdownTable(
     ['classes', 'plain read', 'evaluated', 'share', 'rows a second'],
     files.map(({ classes, dtype, bytes, rows, read, evaluated, share }) => [
-      `${classes} of ${dtype}`,
+      `${classes}, ${dtype}`,
       speed(bytes, read.median),
       speed(bytes, evaluated.median),
       `${(100 * share.median).toFixed(0)} %`,
-      `${((1e3 * rows) / evaluated.median).toPrecision(2)} million`,
+      ((1e9 * rows) / evaluated.median).toLocaleString('en', { maximumSignificantDigits: 2 }),
     ]),
   );
 }
