@@ -17,8 +17,8 @@ namespace surprisal {
  *   bins        of confidences in [b/bins, (b + 1)/bins), and one more of confidences of 1:
  *               rows, rows that are right, Σ confidence as digits
  *   labels      of rows with each class as label:
- *               rows, rows that are right, rows of infinite loss, rows of undefined loss, Σ loss of the others as
- * digits
+ *               rows, rows that are right, rows of infinite loss, rows of undefined loss,
+ *               Σ loss of the others as digits
  */
 struct StatisticsLayout {
   static constexpr int kSumWords = 8;
