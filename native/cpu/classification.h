@@ -31,6 +31,7 @@ class LabelRank<Along<T>> {
       : z_(z), maxima_(maxima), label_(label.index()), enough_(enough), own_(load_one(z + label_)) {}
 
   SURPRISAL_FN void begin_chunk(int64_t begin, int64_t end) {
+    if (count_ >= enough_) return;
     const R no_logit = static_cast<R>(__builtin_nan(""));
     LaneCount<R> before;
     Along<T>::look_for(
