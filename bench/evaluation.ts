@@ -17,9 +17,18 @@ import { NpyWriter } from 'surprisal/io';
 import { CrossEntropyLoss } from 'surprisal/loss';
 import { ClassificationEvaluator } from 'surprisal/metrics';
 import { binding } from './binding.js';
+import { generator } from './data.js';
 import { describeMachine, fileNameOf } from './machine.js';
+import { interleave, timed } from './measure.js';
 import { duration, ratioDigits, threadsOf } from './report.js';
-import { type FileEvaluation, schema, type Summary, type UpdateBesideLoss, writeResults } from './results.js';
+import {
+  type EvaluationResults,
+  type FileEvaluation,
+  schema,
+  type Summary,
+  type UpdateBesideLoss,
+  writeResults,
+} from './results.js';
 import { gigabytesPerSecond, ratios, summarise } from './statistics.js';
 
 const { values } = parseArgs({
@@ -27,7 +36,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '5' },
     gigabytes: { type: 'string', default: '4' },
     times: { type: 'string', default: '4' },
-    folder: { type: 'string', default: join(tmpdir(), 'surprisal-command-line') },
+    folder: { type: 'string', default: join(tmpdir(), 'surprisal-evaluation') },
     cold: { type: 'boolean', default: false },
     loss: { type: 'string', default: 'cross-entropy' },
     json: { type: 'string' },
@@ -51,8 +60,11 @@ const memoryShapes = [
   [65_536, 10],
 ] as const;
 
-/** Logits from −4 to 4 and the label's up to 12 more, in blocks that repeat; class indices. */
-async function writeFiles({ classes, dtype }: Shape, bytes: number): Promise<[string, string]> {
+/** Logits from −4 to 4 and the label's up to 12 more, in blocks that repeat; class indices. And their rows. */
+async function writeFiles(
+  { classes, dtype }: Shape,
+  bytes: number,
+): Promise<[paths: [string, string], rows: number]> {
   const size = dtype === 'float16' ? 2 : 4;
   const rowsPerBlock = Math.floor(2 ** 25 / (size * classes));
   const blocks = Math.ceil(bytes / (rowsPerBlock * classes * size));
@@ -78,7 +90,7 @@ async function writeFiles({ classes, dtype }: Shape, bytes: number): Promise<[st
   }
   await logitsFile.close();
   await labelsFile.close();
-  return paths;
+  return [paths, blocks * rowsPerBlock];
 }
 
 const buffer = Buffer.alloc(2 ** 22);
@@ -98,18 +110,16 @@ function run(program: string, args: readonly string[]): void {
 const drop = (path: string): void => run('dd', [`if=${path}`, 'iflag=nocache', 'count=0']);
 
 const times = Number(values.times);
+const rounds = Number(values.rounds);
 
-function time(work: () => void): number {
-  const start = performance.now();
+function nanoseconds(work: () => void): number {
+  const start = process.hrtime.bigint();
   work();
-  return performance.now() - start;
+  return Number(process.hrtime.bigint() - start);
 }
 
-const rounds = Number(values.rounds);
-const nanoseconds = (work: () => void): number => 1e6 * time(work);
-
-/** An evaluator's update beside its loss, each warmed by a run without a clock. */
-function besideLoss(threads: number, rows: number, classes: number): UpdateBesideLoss {
+/** An evaluator's update beside its loss. */
+async function besideLoss(threads: number, rows: number, classes: number): Promise<UpdateBesideLoss> {
   setNumThreads(threads);
   const random = new Random(classes);
   const logits = tensor(
@@ -119,31 +129,29 @@ function besideLoss(threads: number, rows: number, classes: number): UpdateBesid
   const target = tensor(Int32Array.from({ length: rows }, () => Math.floor(random.uniform() * classes)));
   const criterion = new CrossEntropyLoss();
   const evaluator = new ClassificationEvaluator({ numClasses: classes, confusion: classes <= 1000 });
-  const samples = { loss: [] as number[], update: [] as number[] };
-  const works = {
-    loss: () => void criterion.forward(logits, target),
-    update: () => void evaluator.update(logits, target),
-  };
-  const updateRounds = 15 * rounds;
-  for (let round = 0; round < updateRounds; round++) {
-    for (const name of round % 2 === 0 ? (['loss', 'update'] as const) : (['update', 'loss'] as const)) {
-      works[name]();
-      samples[name].push(nanoseconds(works[name]));
-    }
-  }
+  const samples = await interleave(
+    [
+      timed('loss', () => criterion.forward(logits, target)),
+      timed('update', () => evaluator.update(logits, target)),
+    ],
+    [['update', 'loss']],
+    { minRounds: 5 * rounds, maxRounds: 50 * rounds, budget: 5e9, precision: 0.003 },
+    generator(rows * classes),
+  );
+  const [loss, update] = [samples.get('loss')!, samples.get('update')!];
   return {
     shape: [rows, classes],
     threads,
-    rounds: updateRounds,
-    loss: summarise(samples.loss),
-    update: summarise(samples.update),
-    ratio: summarise(ratios(samples.update, samples.loss)),
+    rounds: loss.length,
+    loss: summarise(loss),
+    update: summarise(update),
+    ratio: summarise(ratios(update, loss)),
   };
 }
 
 /** 'surprisal eval' beside a plain read. */
 async function besideRead(shape: Shape): Promise<FileEvaluation> {
-  const paths = await writeFiles(shape, Number(values.gigabytes) * 1e9);
+  const [paths, rows] = await writeFiles(shape, Number(values.gigabytes) * 1e9);
   const bytes = times * statSync(paths[0]).size;
   const reads: number[] = [];
   const evals: number[] = [];
@@ -166,7 +174,7 @@ async function besideRead(shape: Shape): Promise<FileEvaluation> {
     classes,
     dtype,
     bytes,
-    rows: Math.floor(bytes / (classes * (dtype === 'float16' ? 2 : 4))),
+    rows: times * rows,
     rounds,
     read: summarise(reads),
     evaluated: summarise(evals),
@@ -179,17 +187,18 @@ const machine = describeMachine();
 const { version } = createRequire(import.meta.url)('surprisal/package.json') as { version: string };
 console.log(diagnose());
 const between = ({ q1, q3 }: Summary, digits: (x: number) => string) => `${digits(q1)} to ${digits(q3)}`;
-const updates = [...new Set([1, machine.processors])].flatMap((threads) =>
-  memoryShapes.map(([rows, classes]) => {
-    const update = besideLoss(threads, rows, classes);
+const updates: UpdateBesideLoss[] = [];
+for (const threads of new Set([1, machine.processors])) {
+  for (const [rows, classes] of memoryShapes) {
+    const update = await besideLoss(threads, rows, classes);
+    updates.push(update);
     const { loss, ratio } = update;
     console.log(
       `${rows} x ${classes}, ${threadsOf(threads)}: loss ${duration(loss.median)}, evaluator ` +
         `${ratioDigits(ratio.median)} times it (half of the rounds ${between(ratio, ratioDigits)})`,
     );
-    return update;
-  }),
-);
+  }
+}
 console.log(`files ${values.cold ? 'from the disk' : 'from the page cache'}, --loss ${values.loss}`);
 const files: FileEvaluation[] = [];
 for (const shape of shapes) {
@@ -203,7 +212,7 @@ for (const shape of shapes) {
   );
 }
 const json = values.json ?? join('bench', 'results', `${fileNameOf(machine)}_evaluation.json`);
-writeResults(json, {
+const results: EvaluationResults = {
   schema,
   date: new Date().toISOString(),
   surprisal: version,
@@ -214,5 +223,6 @@ writeResults(json, {
   cold: values.cold,
   updates,
   files,
-});
+};
+writeResults(json, results);
 console.log(`wrote ${json}; npm run readme -- ${json} writes the README's section`);

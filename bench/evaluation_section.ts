@@ -2,8 +2,7 @@
 
 import type { EvaluationResults } from './results.js';
 import { duration, ratioDigits, threadsOf } from './report.js';
-import { markdownTable, withSection } from './section.js';
-import { busySentence, cpuName } from './speed_section.js';
+import { busySentence, cpuName, markdownTable, withSection } from './section.js';
 import { gigabytesPerSecond } from './statistics.js';
 
 /** The section's name. */

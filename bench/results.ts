@@ -129,17 +129,21 @@ export interface Target {
   readonly met: boolean;
 }
 
-export interface Results {
+/** What every run tells of itself. */
+export interface Run {
   readonly schema: typeof schema;
   readonly date: string;
   readonly surprisal: string;
   readonly node: string;
   readonly machine: Machine;
   readonly instructionSet: string;
-  readonly instructionSets: readonly string[];
-  readonly threads: readonly number[];
   /** The command's own options, as given. */
   readonly arguments: readonly string[];
+}
+
+export interface Results extends Run {
+  readonly instructionSets: readonly string[];
+  readonly threads: readonly number[];
   readonly seconds: number;
   readonly measurements: readonly Measurement[];
   readonly noise: readonly Noise[];
@@ -176,14 +180,7 @@ export interface UpdateBesideLoss {
 }
 
 /** What the bench of evaluations writes. */
-export interface EvaluationResults {
-  readonly schema: typeof schema;
-  readonly date: string;
-  readonly surprisal: string;
-  readonly node: string;
-  readonly machine: Machine;
-  readonly instructionSet: string;
-  readonly arguments: readonly string[];
+export interface EvaluationResults extends Run {
   /** Whether files came from the disk; else from the page cache. */
   readonly cold: boolean;
   readonly updates: readonly UpdateBesideLoss[];
@@ -195,7 +192,7 @@ const rounded = (_key: string, value: unknown): unknown =>
   typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
 
 /** JSON with one line for each element of a list: a figure a line, so that two runs can be compared by eye. */
-export function toJson(results: Results | EvaluationResults): string {
+export function toJson(results: Run): string {
   const line = (value: unknown) => JSON.stringify(value, rounded);
   const entries = Object.entries(results).map(([key, value]: [string, unknown]) => {
     const isTable = Array.isArray(value) && typeof value[0] === 'object';
@@ -205,7 +202,7 @@ export function toJson(results: Results | EvaluationResults): string {
   return `{\n${entries.join(',\n')}\n}\n`;
 }
 
-export function writeResults(file: string, results: Results | EvaluationResults): void {
+export function writeResults(file: string, results: Run): void {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, toJson(results));
 }
@@ -214,9 +211,9 @@ export function writeResults(file: string, results: Results | EvaluationResults)
 export const readResults = (file: string): Results => readRun(file) as Results;
 export const readEvaluation = (file: string): EvaluationResults => readRun(file) as EvaluationResults;
 
-function readRun(file: string): { readonly schema: number } {
+function readRun(file: string): Run {
   const run = JSON.parse(readFileSync(file, 'utf8')) as { readonly schema: number };
-  if (run.schema === schema) return run;
+  if (run.schema === schema) return run as Run;
   throw new RangeError(
     `${file}: expected results of schema ${schema}, got ${run.schema}; run the bench again`,
   );

@@ -1,6 +1,8 @@
 /** Sections of the README that are written from a run's JSON: between '<!-- name: json -->' and '<!-- end of name -->'. */
 
 import { format, resolveConfig } from 'prettier';
+import { isBusy } from './report.js';
+import type { Machine } from './results.js';
 
 const begin = (name: string): RegExp => new RegExp(`^<!-- ${name}: (\\S+) -->$`, 'm');
 const end = (name: string): string => `<!-- end of ${name} -->`;
@@ -19,6 +21,17 @@ export function markdownTable(head: readonly string[], rows: readonly (readonly 
   const rule = head.map((_, i) => (i === 0 ? '---' : '---:'));
   return [head, rule, ...rows].map(row).join('\n');
 }
+
+/** A CPU's name; of one that hides it, what it is. */
+export function cpuName({ cpu, family, model }: Machine): string {
+  return family > 0 ? `${cpu} (family ${family}, model ${model})` : cpu;
+}
+
+/** What is to be said of a machine that had other work; else nothing. */
+export const busySentence = (machine: Machine): string =>
+  isBusy(machine)
+    ? `Other programs kept the machine busy during this run (load average ${machine.load.toFixed(1)}), so its figures are rough.`
+    : '';
 
 /** A README with a section written anew, formatted. Empty paragraphs are left out. */
 export async function withSection(

@@ -1,8 +1,8 @@
 /** The README's section on speed, written from a run's JSON and from nothing else. */
 
-import type { Machine, Measurement, PeerMeasurement, Results } from './results.js';
-import { duration, isBusy, ratioDigits, threadsOf } from './report.js';
-import { markdownTable, withSection } from './section.js';
+import type { Measurement, PeerMeasurement, Results } from './results.js';
+import { duration, ratioDigits, threadsOf } from './report.js';
+import { busySentence, cpuName, markdownTable, withSection } from './section.js';
 import { emptyCall } from './small_calls.js';
 
 /** The section's name. */
@@ -86,16 +86,6 @@ function noiseSentence({ noise }: Results): string {
     `One version measured twice in the same rounds came out ${percent(away[Math.floor(away.length / 2)]!)} apart ` +
     `(median of ${away.length} pairs; ${percent(away.at(-1)!)} at most).`
   );
-}
-
-export const busySentence = (machine: Machine): string =>
-  isBusy(machine)
-    ? `Other programs kept the machine busy during this run (load average ${machine.load.toFixed(1)}), so its figures are rough.`
-    : '';
-
-/** A CPU's name; of one that hides it, what it is. */
-export function cpuName({ cpu, family, model }: Machine): string {
-  return family > 0 ? `${cpu} (family ${family}, model ${model})` : cpu;
 }
 
 /** A README with its section on speed written anew. */

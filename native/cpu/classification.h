@@ -83,11 +83,11 @@ class LabelRank<Across<R>> {
 template <class Number, int count>
 class LaneDigits {
   static constexpr int kParts = sizeof(Number) / sizeof(DoubleVector);
-  static constexpr int kLargest = 3;  // the digit's index in a sum
+  static constexpr int kLargest = (-16 - kDigitsExponent) / kDigitBits;  // the digit's index in a sum
   static_assert(kDigitsExponent + kLargest * kDigitBits == -16);
 
  public:
-  static constexpr double kTermLimit = 0x1p15;
+  static constexpr double kLimit = 0x1p15;
 
   LaneDigits() = default;
   SURPRISAL_FN explicit LaneDigits(const Number& terms) {
@@ -197,7 +197,7 @@ class RowCounter {
         records_[rows.row[j]] = record;
       } else {
         int64_t* words = label_words_ + label * layout_.kLabelWords;
-        if (loss >= 0 && loss < decltype(rows.loss_digits)::kTermLimit) [[likely]] {
+        if (loss >= 0 && loss < decltype(rows.loss_digits)::kLimit) [[likely]] {
           words[0] += 1;
           words[1] += right;
           rows.loss_digits.add_lane_to(words + 4, j);

@@ -13,7 +13,7 @@
 //   per_class          of a value a class those of a vector's elements
 //   total              of a sum, a row's each; of such totals, all rows'
 //   maxima             the largest logits of the rows or of their first classes, which softmax_pass takes
-//   fetches_soon       whether a pass, which keeps exponentials or not, has its targets fetched too
+//   fetches_soon       whether a pass, which takes long or not, has its targets fetched too
 //   class_numbers      the classes of a vector's elements, as numbers of their type
 //   softmax_pass       one exponential an element, kept in scratch where there is one: the rows' sums, and those of
 //                      the n terms that `each(position, lanes, shifted, rest, is_maximum)` gives of a vector. Shifted

@@ -423,7 +423,6 @@ template <class R>
 class LaneCount {
  public:
   SURPRISAL_FN void add(Mask<R> mask) { count_ += number(mask); }
-  SURPRISAL_FN void subtract(Mask<R> mask) { count_ -= number(mask); }
 
 #if defined(__AVX512F__)
   SURPRISAL_FN int64_t total() const { return count_; }

@@ -110,6 +110,7 @@ SURPRISAL_FN float multiply_add_above(float bound, float a, float b, float c) {
 SURPRISAL_FN double multiply_add_above(double bound, double a, double b, double c) {
   return a < bound ? c : multiply_add(a, b, c);
 }
+
 /** c − a·b, rounded once. */
 SURPRISAL_FN float residual(float c, float a, float b) { return fmaf(-a, b, c); }
 SURPRISAL_FN double residual(double c, double a, double b) { return fma(-a, b, c); }

@@ -178,6 +178,28 @@ describe('ClassificationEvaluator', () => {
   });
 
   describe('has the same state, bit for bit,', () => {
+    // A term's last digits are cut off. Few rows of many classes are added to the sums one by one, many are counted by
+    // the parts of a call: both must cut at the same place, down to losses far below the last digit.
+    for (const dtype of ['float32', 'float64'] as const) {
+      it(`of losses that are next to nothing: ${dtype}`, () => {
+        const [rows, classes] = [900, 200];
+        const samples = new Samples(11);
+        const labels = samples.labels(rows, classes);
+        const values = samples.normals(rows * classes, 0.3);
+        labels.forEach((y, row) => (values[row * classes + y] = 15 + row / 12));
+        const logits = floatTensor(values, [rows, classes], dtype);
+        const make = () => new ClassificationEvaluator({ numClasses: classes });
+        const whole = make().update(logits, labels);
+        const alone = make();
+        for (let row = 0; row < rows; row++) {
+          const own = logits.data.subarray(row * classes, (row + 1) * classes);
+          alone.update(tensor(own, { shape: [1, classes], dtype }), labels.subarray(row, row + 1));
+        }
+        assert.equal(stateOf(alone), stateOf(whole));
+        assert.ok(whole.compute().loss > 0 && whole.compute().loss < 1e-4);
+      });
+    }
+
     for (const [dtype, classes] of [
       ['float32', 10],
       ['float64', 10],
