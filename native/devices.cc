@@ -22,10 +22,10 @@ const CudaDevices& cuda_devices() {
 }
 
 const Backend& backend_of(int device) {
-#ifdef SURPRISAL_CUDA_EMULATED
-  // So that every suite tests the kernels, whatever device it has in mind.
-  static const bool all = std::getenv("SURPRISAL_ALL_EMULATED") != nullptr;
-  if (all) return cuda_backend();
+#ifdef SURPRISAL_CUDA
+  // So that every suite tests the kernels, whatever device its calls ask for.
+  static const bool all = std::getenv("SURPRISAL_TEST_ON_CUDA") != nullptr;
+  if (all && !cuda_devices().devices.empty()) return cuda_backend();
 #endif
   if (device == kCpu) return cpu_backend();
 #ifdef SURPRISAL_CUDA

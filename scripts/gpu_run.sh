@@ -2,10 +2,12 @@
 # Builds with plain CMake for the GPU that is here, from the tracked files and the bundle of scripts/gpu_bundle.sh, and
 # runs what is asked:
 #
-#   scripts/gpu_run.sh test       the kernels beside the CPU backend, then mocha's suites
+#   scripts/gpu_run.sh test       the kernels beside the CPU backend, then mocha's suites, and those of results once more
+#                                 with every call on the GPU
 #   scripts/gpu_run.sh sanitize   compute-sanitizer: memcheck, racecheck and initcheck over every driver
 #   scripts/gpu_run.sh ipc        memory that processes share: with another Node process and with PyTorch
-#   scripts/gpu_run.sh bench      each loss beside a copy, after timm in PyTorch; JSON into $OUT, or build-gpu/
+#   scripts/gpu_run.sh bench      each loss beside a copy, after timm in PyTorch, which has $PEER_SECONDS; JSON into $OUT,
+#                                 or build-gpu/
 #
 # It needs CMake, Ninja or make, a C++ compiler and nvcc, but neither Node nor a network. What needs a GPU is left out
 # where there is none, with a word.
@@ -66,7 +68,10 @@ case $task in
     failed=0
     step "$build/cuda_parity" || failed=1
     mochas "${@:2}" || failed=1
-    if [[ -n $capability ]]; then mochas --no-config --timeout 300000 'dist-dev/test/cuda/*.test.js' || failed=1; fi
+    if [[ -n $capability ]]; then
+      mochas --no-config --timeout 300000 'dist-dev/test/cuda/*.test.js' || failed=1
+      SURPRISAL_TEST_ON_CUDA=1 mochas --config test/cuda/all_on_cuda.mocharc.json || failed=1
+    fi
     exit "$failed"
     ;;
   sanitize)
@@ -79,7 +84,8 @@ case $task in
     compile
     if [[ -z $capability ]]; then exit 0; fi
     results=${OUT:-$build}
-    python3 bench/gpu/peers.py "$results/peers.json" >"$results/peers.log" 2>&1 || true
+    # The most that peers may take: torch.compile takes longer than all the rest.
+    python3 bench/gpu/peers.py "$results/peers.json" --seconds "${PEER_SECONDS:-300}" >"$results/peers.log" 2>&1 || true
     if [[ -f $results/peers.json ]]; then set -- "$@" --peers "$results/peers.json"; fi
     SURPRISAL_BINDING="$PWD/$build/surprisal.node" "$build/node" dist-dev/bench/gpu/bench.js \
       --out "$results/gpu.json" "${@:2}"

@@ -51,22 +51,18 @@ const targets = mochas ? ['cuda_parity', 'surprisal'] : ['cuda_parity'];
 must('cmake', ['--build', build, '--target', ...targets, '--parallel', jobs]);
 must(join(root, build, 'cuda_parity'), wanted, { ASAN_OPTIONS: 'detect_leaks=0' });
 
-function mocha(suites, options = [], env = {}) {
+function mocha(options, env = {}) {
   must(
     process.execPath,
-    [
-      ...['--expose-gc', createRequire(import.meta.url).resolve('mocha/bin/mocha.js')],
-      ...['--no-config', '--timeout', '300000', ...options],
-      ...suites.map((name) => `dist-dev/test/${name}.test.js`),
-    ],
+    ['--expose-gc', createRequire(import.meta.url).resolve('mocha/bin/mocha.js'), ...options],
     { SURPRISAL_BINDING: join(root, build, 'surprisal.node'), ...env },
   );
 }
 
 if (mochas) {
-  mocha(['cuda/device_tensors', 'cuda/sharing', 'cuda/endurance']);
-  // What checks results; the others are about the CPU's threads, time and memory, as are some of these.
-  const suites = ['golden/golden', 'loss/gradient', 'functional/softmax'];
-  suites.push('numerics/special_values', 'numerics/determinism');
-  mocha(suites, ['--grep', 'number of threads', '--invert'], { SURPRISAL_ALL_EMULATED: '1' });
+  const suites = ['device_tensors', 'sharing', 'endurance'].map(
+    (name) => `dist-dev/test/cuda/${name}.test.js`,
+  );
+  mocha(['--no-config', '--timeout', '300000', ...suites]);
+  mocha(['--config', 'test/cuda/all_on_cuda.mocharc.json'], { SURPRISAL_TEST_ON_CUDA: '1' });
 }

@@ -32,7 +32,9 @@ template <class R>
 void launch_convert(const void* from, DType dtype, void* to, int64_t count, Stream stream) {
   const auto run = [&](auto storage) {
     using From = decltype(storage);
-    const LaunchShape shape = {(count + kConvertedPerBlock - 1) / kConvertedPerBlock, kConvertThreads};
+    LaunchShape shape;
+    shape.blocks = (count + kConvertedPerBlock - 1) / kConvertedPerBlock;
+    shape.threads = kConvertThreads;
     launch(Convert<From, R>{static_cast<const From*>(from), static_cast<R*>(to), count}, shape, stream);
   };
   switch (dtype) {

@@ -14,9 +14,16 @@
 namespace surprisal {
 namespace {
 
-int64_t parts_of(const Evaluation& call, const DeviceLimits& limits) {
-  const int64_t parts = loss_jobs(call).parts(call, limits);
-  return std::max(parts, call.indices != nullptr ? label_parts(call.rows()) : 0);
+/** Whether the loss's own kernel adds up the weights of labels, which nothing waits for. */
+bool weighs_labels(const Evaluation& call) {
+  return call.grad == nullptr && loss_jobs(call).weighs_labels && call.reduction == Reduction::mean &&
+         divisor_of(call) == 0;
+}
+
+/** Numbers of a sum's parts. */
+int64_t parts_size(const Evaluation& call, const DeviceLimits& limits) {
+  const int64_t own = Grouping(loss_jobs(call).parts(call, limits)).size();
+  return call.indices == nullptr ? own : std::max(own, Grouping(label_parts(call.rows())).size());
 }
 
 /** Kernels read dense targets in the logits' dtype and in what these are computed in. */
@@ -26,7 +33,8 @@ bool converts_dense(const Evaluation& call) {
 
 /** Bytes of a workspace up to the end of its parts of sums. */
 size_t parts_end(const Evaluation& call, const DeviceLimits& limits) {
-  const size_t bytes = sizeof(Outcome) + static_cast<size_t>(parts_of(call, limits)) * sizeof(double);
+  const int64_t sums = weighs_labels(call) ? 2 : 1;
+  const size_t bytes = kTicketBytes + static_cast<size_t>(sums * parts_size(call, limits)) * sizeof(double);
   return (bytes + kPackBytes - 1) / kPackBytes * kPackBytes;
 }
 
@@ -59,12 +67,17 @@ size_t workspace_bytes(const Evaluation& call, const DeviceLimits& limits) {
   return parts_end(call, limits) + (converts_dense(call) ? dense_extent(call) * element_bytes(compute_dtype(call)) : 0);
 }
 
-void enqueue(const Evaluation& call, const DeviceLimits& limits, void* workspace, Stream stream) {
+void enqueue(const Evaluation& call, const DeviceLimits& limits, Outcome* outcome, void* workspace, Stream stream) {
   const DTypeJobs& jobs = jobs_of(call.dtype);
-  auto* outcome = static_cast<Outcome*>(workspace);
-  Problem problem = {call, divisor_of(call), outcome, reinterpret_cast<double*>(outcome + 1)};
-  zero_device(outcome, sizeof(Outcome), stream);
-  if (problem.divisor == 0) jobs.launch_label_weights(problem, stream);
+  Problem problem;
+  problem.call = call;
+  problem.divisor = divisor_of(call);
+  problem.scale = problem.divisor != 0 ? call.grad_output / problem.divisor : 0;
+  problem.outcome = outcome;
+  problem.group_tickets = static_cast<uint32_t*>(workspace);
+  problem.parts = reinterpret_cast<double*>(static_cast<std::byte*>(workspace) + kTicketBytes);
+  problem.weighs_labels = weighs_labels(call);
+  if (problem.divisor == 0 && !problem.weighs_labels) jobs.launch_label_weights(problem, stream);
   if (converts_dense(call)) {
     std::byte* converted = static_cast<std::byte*>(workspace) + parts_end(call, limits);
     jobs.launch_convert(call.dense, call.dense_dtype, converted, static_cast<int64_t>(dense_extent(call)), stream);
@@ -157,8 +170,9 @@ Launched::Launched(const Evaluation& call, Queue& queue) : queue_(queue.shared_f
   use_device(queue.device());
   const DeviceLimits& limits = queue.limits();
   device_ = take_arrays();
-  workspace_ = DeviceMemory(workspace_bytes(device_, limits), queue.stream());
-  enqueue(device_, limits, workspace_.get(), queue.stream());
+  outcome_ = queue.take_outcome();
+  queue.with_workspace(workspace_bytes(device_, limits),
+                       [&](void* workspace) { enqueue(device_, limits, outcome_.get(), workspace, queue.stream()); });
   // In the stream's order: the kernels have them until they end. The labels, which came first, may be asked for again.
   const bool has_results = call.resident.input;
   if (has_results) arrays_.erase(arrays_.begin() + (label_bytes_ > 0 && !call.resident.indices), arrays_.end());
@@ -166,7 +180,7 @@ Launched::Launched(const Evaluation& call, Queue& queue) : queue_(queue.shared_f
 
 double Launched::value() {
   Outcome outcome;
-  queue_->download(&outcome, workspace_.get(), sizeof(outcome));
+  queue_->download(&outcome, outcome_.get(), sizeof(outcome));
   if (outcome.bad_label != 0) {
     std::vector<std::byte> labels(label_bytes_);
     queue_->download(labels.data(), device_.indices, label_bytes_);

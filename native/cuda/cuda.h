@@ -12,14 +12,15 @@ namespace surprisal {
 /** What runs calls on GPUs. Its `evaluate` waits, and takes arrays in host memory as in the device's. */
 const Backend& cuda_backend();
 
-/** Bytes that `enqueue` works in, its outcome first. */
+/** Bytes that a call works in, until the stream has come to its end. The first kTicketBytes are zeros before and after.
+ */
 size_t workspace_bytes(const Evaluation& call, const DeviceLimits& limits);
 
 /**
- * Puts a call whose arrays are all on the device into a stream, and waits for nothing. Its outcome stands at the
- * beginning of the workspace once the stream has come to it.
+ * Puts a call whose arrays are all on the device into a stream, and waits for nothing. Its outcome, which begins as
+ * zeros, is known once the stream has come to it.
  */
-void enqueue(const Evaluation& call, const DeviceLimits& limits, void* workspace, Stream stream);
+void enqueue(const Evaluation& call, const DeviceLimits& limits, Outcome* outcome, void* workspace, Stream stream);
 
 /** Throws what the outcome of a call says of its labels, which are in host memory. */
 void check_labels(const Evaluation& call, const Outcome& outcome);
@@ -57,7 +58,7 @@ class Launched {
   const Evaluation host_;
   Evaluation device_;
   std::vector<DeviceMemory> arrays_;
-  DeviceMemory workspace_;
+  std::shared_ptr<Outcome> outcome_;
   std::shared_ptr<DeviceBlock> kept_;
   size_t label_bytes_ = 0, output_bytes_ = 0;
   bool writes_grad_ = false;

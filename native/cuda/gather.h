@@ -4,6 +4,7 @@
 
 #include "../loss/cross_entropy.h"
 #include "launches.h"
+#include "packs.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
@@ -15,14 +16,11 @@ inline constexpr int64_t kGatherElements = 16384;
 /** Zeros, by all threads of the block. */
 template <class T>
 SURPRISAL_DEVICE void fill_zero(T* to, int64_t count) {
-  struct alignas(kPackBytes) Pack {
-    T elements[kPack<T>];
-  };
-  const int64_t until_aligned = (kPack<T> - misalignment(to)) % kPack<T>;
+  const int64_t until_aligned = (kPackBytes - misalignment(to)) % kPackBytes / static_cast<int>(sizeof(T));
   const int64_t head = until_aligned < count ? until_aligned : count;
   const int64_t packs = (count - head) / kPack<T>;
   SURPRISAL_NO_UNROLL
-  for (int64_t i = thread_index(); i < packs; i += thread_count()) store_pack(to + head + i * kPack<T>, Pack{});
+  for (int64_t i = thread_index(); i < packs; i += thread_count()) store_pack(to + head + i * kPack<T>, Pack<T>{});
   if (thread_index() < head) store_global(to + thread_index(), T{});
   const int64_t tail = head + packs * kPack<T> + thread_index();
   if (tail < count) store_global(to + tail, T{});
@@ -45,14 +43,15 @@ struct Gather {
     const int64_t last = first + rows < call.rows() ? first + rows : call.rows();
     const bool exists = row < last;
     double loss[1] = {0}, slope = 0;
-    const RowLabel label = exists ? read_label(call, row) : RowLabel{};
+    RowLabel label;
     if (exists) {
+      label = read_label(call, row);
       if (label.state == RowState::bad) report_bad_label(problem, row);
       const double weight = class_weight<R>(call, label.y);
-      const int64_t at = row_offset(call, call.input_strides, row) + label.y * call.input_strides.classes;
+      const int64_t at = row_offset(call.inner, call.input_strides, row) + label.y * call.input_strides.classes;
       const double x = static_cast<double>(widen(load_global(static_cast<const T*>(call.input) + at)));
       loss[0] = loss_of(label.state, formula.value(x, weight));
-      slope = formula.slope(weight) * row_scale<R>(problem, row);
+      if (call.grad != nullptr) slope = formula.slope(weight) * row_scale<R>(problem, row);
       put_row_loss<R>(call, row, loss[0]);
     }
     if (call.grad != nullptr) {
@@ -61,13 +60,14 @@ struct Gather {
       fill(grad, first, last);
       sync_block();
       if (exists && label.state == RowState::counts) {
-        const int64_t at = row_offset(call, call.grad_strides, row) + label.y * call.grad_strides.classes;
+        const int64_t at = row_offset(call.inner, call.grad_strides, row) + label.y * call.grad_strides.classes;
         store_global(grad + at, stored<T>(static_cast<R>(slope)));
       }
     }
     Team(thread_count(), 1, scratch).sum(loss);
-    sync_block();
-    add_loss(problem, block_count(), block_index(), loss[0], scratch);
+    if (thread_index() >= kWarp) return;
+    double sums[2] = {loss[0], 0};
+    add_loss(problem, block_index(), block_count(), sums[0], sums[1]);
   }
 
  private:
@@ -79,13 +79,13 @@ struct Gather {
     }
     if (strides.classes == 1) {
       SURPRISAL_NO_UNROLL
-      for (int64_t row = first; row < last; ++row) fill_zero(grad + row_offset(call, strides, row), call.classes);
+      for (int64_t row = first; row < last; ++row) fill_zero(grad + row_offset(call.inner, strides, row), call.classes);
       return;
     }
     const int64_t count = last - first;
     SURPRISAL_NO_UNROLL
     for (int64_t i = thread_index(); i < count * call.classes; i += thread_count()) {
-      store_global(grad + row_offset(call, strides, first + i % count) + i / count * strides.classes, T{});
+      store_global(grad + row_offset(call.inner, strides, first + i % count) + i / count * strides.classes, T{});
     }
   }
 };
@@ -107,7 +107,10 @@ struct GatherJobs {
 
   static void launch(const Problem& problem, const DeviceLimits& limits, Stream stream) {
     const Evaluation& call = problem.call;
-    const LaunchShape shape = {parts(call, limits), kGatherThreads, 1, sizeof(Scratch)};
+    LaunchShape shape;
+    shape.blocks = parts(call, limits);
+    shape.threads = kGatherThreads;
+    shape.shared_bytes = sizeof(Scratch);
     const Gather<T, Formula> job = {problem, Formula(call.parameters, call.classes), rows_of_block(call)};
     surprisal::launch(job, shape, stream);
   }

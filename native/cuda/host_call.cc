@@ -96,14 +96,18 @@ double weigh_labels(const Evaluation& call, int64_t count, Queue& queue) {
     weight = bring(call.weight, static_cast<size_t>(call.classes) * element_bytes(compute_dtype(call)));
     labels.weight = weight.get();
   }
-  const size_t bytes = sizeof(Outcome) + static_cast<size_t>(label_parts(count)) * sizeof(double);
-  const DeviceMemory workspace(bytes, queue.stream());
-  auto* outcome = static_cast<Outcome*>(workspace.get());
-  zero_device(outcome, sizeof(Outcome), queue.stream());
-  jobs_of(call.dtype)
-      .launch_label_weights({labels, 1, outcome, reinterpret_cast<double*>(outcome + 1)}, queue.stream());
+  Problem problem;
+  problem.call = labels;
+  const std::shared_ptr<Outcome> outcome = queue.take_outcome();
+  problem.outcome = outcome.get();
+  const size_t bytes = kTicketBytes + static_cast<size_t>(Grouping(label_parts(count)).size()) * sizeof(double);
+  queue.with_workspace(bytes, [&](void* workspace) {
+    problem.group_tickets = static_cast<uint32_t*>(workspace);
+    problem.parts = reinterpret_cast<double*>(static_cast<std::byte*>(workspace) + kTicketBytes);
+    jobs_of(call.dtype).launch_label_weights(problem, queue.stream());
+  });
   Outcome found;
-  queue.download(&found, outcome, sizeof(found));
+  queue.download(&found, outcome.get(), sizeof(found));
   check_labels(call, found);
   return found.weights;
 }

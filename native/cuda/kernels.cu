@@ -55,7 +55,8 @@ double known_divisor(const Evaluation& call) {
 template <int index>
 struct JobsEntry {
   static constexpr LossJobs entry() {
-    return {info_of<Formula<index>>(), Jobs<index>::launch, Jobs<index>::parts, known_divisor<Formula<index>>};
+    return {info_of<Formula<index>>(), Jobs<index>::launch, Jobs<index>::parts,
+            Formula<index>::kind == Kind::softmax_linear, known_divisor<Formula<index>>};
   }
 };
 
@@ -63,7 +64,11 @@ constexpr auto kTable = loss_table<LossJobs, JobsEntry>(Places{});
 
 // Static, as nvcc names an unnamed namespace after the file, which is the same for every dtype.
 static void launch_label_weights(const Problem& problem, Stream stream) {
-  launch(LabelWeights<R>{problem}, {label_parts(problem.call.rows()), kLabelThreads, 1, sizeof(Scratch)}, stream);
+  LaunchShape shape;
+  shape.blocks = label_parts(problem.call.rows());
+  shape.threads = kLabelThreads;
+  shape.shared_bytes = sizeof(Scratch);
+  launch(LabelWeights<R>{problem}, shape, stream);
 }
 
 #define SURPRISAL_JOIN_NAMES(a, b) a##b

@@ -15,6 +15,8 @@ struct LossJobs {
   void (*launch)(const Problem&, const DeviceLimits&, Stream);
   /** Blocks whose parts of the loss are added up. */
   int64_t (*parts)(const Evaluation&, const DeviceLimits&);
+  /** Whether a pass without a gradient adds up the weights of labels beside the losses. */
+  bool weighs_labels;
   /** What `mean` divides by, as far as the host knows it; 0: Σ weight[y] over the rows that count. */
   double (*divisor)(const Evaluation&);
 };
@@ -35,7 +37,7 @@ const DTypeJobs& float16_jobs();
 const DTypeJobs& bfloat16_jobs();
 
 /** Parts of the sum of the labels' weights: a function of the rows alone, so that it is the same everywhere. */
-inline constexpr int64_t kLabelsPerBlock = 4096;
+inline constexpr int64_t kLabelsPerBlock = 1024;
 constexpr int64_t label_parts(int64_t rows) { return (rows + kLabelsPerBlock - 1) / kLabelsPerBlock; }
 
 }  // namespace surprisal

@@ -23,17 +23,22 @@ struct LabelWeights {
     const int64_t first = block_index() * kLabelsPerBlock;
     const int64_t last = first + kLabelsPerBlock < call.rows() ? first + kLabelsPerBlock : call.rows();
     double sum[1] = {0};
-    SURPRISAL_NO_UNROLL
-    for (int64_t row = first + thread_index(); row < last; row += thread_count()) {
+    let_next_begin();
+    SURPRISAL_UNROLL
+    for (int i = 0; i < kLabelsPerBlock / kLabelThreads; ++i) {
+      const int64_t row = first + i * kLabelThreads + thread_index();
+      if (row >= last) break;
       const RowLabel label = read_label(call, row);
       if (label.state == RowState::bad) report_bad_label(problem, row);
       if (label.state == RowState::counts) sum[0] += class_weight<R>(call, label.y);
     }
     Team(thread_count(), 1, scratch).sum(sum);
-    sync_block();
+    if (thread_index() >= kWarp) return;
     Outcome* outcome = problem.outcome;
-    add_part(problem.parts, block_count(), &outcome->label_tickets, block_index(), sum[0], scratch,
-             [&](double total) { store_global(&outcome->weights, total); });
+    double sums[2] = {sum[0], 0};
+    const bool is_last =
+        add_parts(problem.parts, 1, block_index(), block_count(), sums, problem.group_tickets, &outcome->label_tickets);
+    if (is_last && thread_index() == 0) store_global(&outcome->weights, sums[0]);
   }
 };
 

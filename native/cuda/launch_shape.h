@@ -10,6 +10,15 @@ struct LaunchShape {
   int threads = 32;
   int cluster = 1;
   int shared_bytes = 0;
+
+  /** Whether it may begin before the last kernel has ended, for whose results it waits by itself. */
+  bool overlaps = false;
+  int device = 0;
+};
+
+/** What the threads of a block wait at for what other blocks of its cluster send. */
+struct MailBarrier {
+  uint64_t state;
 };
 
 inline constexpr int kWarp = 32;

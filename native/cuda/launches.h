@@ -9,19 +9,46 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+/** Whether losses alone have kernels of their own. In double, seldom asked for, those with a gradient leave it out. */
+template <class R>
+inline constexpr bool kHasForward = sizeof(R) == 4;
+
+/** Whether all rows of a tensor of the call's shape can be had in accesses of 16 bytes. */
 template <class T>
-RowPlan plan_of(const Evaluation& call, const DeviceLimits& limits) {
-  return plan_rows(call.classes, sizeof(T), sizeof(Compute<T>), limits);
+bool is_in_packs(const Evaluation& call, const void* tensor, const Strides& strides) {
+  const auto divides = [](int64_t bytes) { return bytes % kPackBytes == 0; };
+  const auto step = [&](int64_t stride, int64_t count) {
+    return count == 1 || divides(stride * static_cast<int64_t>(sizeof(T)));
+  };
+  return strides.classes == 1 && call.classes % kPack<T> == 0 && divides(reinterpret_cast<intptr_t>(tensor)) &&
+         step(strides.outer, call.outer) && step(strides.inner, call.inner);
+}
+
+/** What a driver keeps of a row, or of each row of a group. */
+template <class T>
+RowNeeds needs_of(const Evaluation& call, int register_bytes, int group = 1) {
+  RowNeeds needs;
+  needs.all_rows = call.rows() / group;
+  needs.register_bytes = register_bytes;
+  needs.threads = kThreadsOfRow<Compute<T>>;
+  needs.staged = call.grad != nullptr && !is_in_packs<T>(call, call.grad, call.grad_strides);
+  return needs;
 }
 
 template <class T>
-int64_t row_parts(const Evaluation& call, const DeviceLimits& limits) {
-  return plan_of<T>(call, limits).tiles(call.rows());
+RowPlan plan_of(const Evaluation& call, const DeviceLimits& limits, int register_bytes) {
+  return plan_rows(call.classes, sizeof(T), sizeof(Compute<T>), limits, needs_of<T>(call, register_bytes));
 }
 
-inline LaunchShape shape_of(const RowPlan& plan, int64_t rows) {
-  return {plan.tiles(rows) * plan.cluster, plan.threads, plan.cluster,
-          static_cast<int>(sizeof(Scratch)) + plan.shared_bytes};
+inline LaunchShape shape_of(const RowPlan& plan, const Problem& problem, const DeviceLimits& limits) {
+  LaunchShape shape;
+  shape.blocks = plan.tiles * plan.cluster;
+  shape.threads = plan.threads;
+  shape.cluster = plan.cluster;
+  shape.shared_bytes = static_cast<int>(sizeof(Scratch)) + plan.shared_bytes;
+  shape.device = limits.device;
+  shape.overlaps = problem.divisor == 0 && !problem.weighs_labels;
+  return shape;
 }
 
 /** Calls f with std::true_type or std::false_type. */

@@ -12,6 +12,10 @@ namespace {
 
 /** Smaller copies are staged by the driver. */
 constexpr size_t kDirectBytes = size_t{64} << 10;
+/** Calls whose outcomes share a block of the pool's. */
+constexpr int kOutcomes = 1024;
+/** A workspace grows in steps, and is enough for most calls at once. */
+constexpr size_t kWorkspaceStep = size_t{64} << 10;
 /** Large enough for a bus at its full speed, small enough to begin soon. */
 constexpr size_t kStageBytes = size_t{4} << 20;
 
@@ -35,6 +39,8 @@ void throw_out_of_memory(size_t bytes) {
 Queue::Queue(int device) : device_(device), stream_(create_on(device)), limits_(device_limits()) {}
 
 Queue::~Queue() {
+  outcomes_.reset();
+  workspace_ = {};
   for (const Stage& stage : stages_) {
     if (stage.done != nullptr) destroy_event(stage.done);
     if (stage.data != nullptr) free_pinned(stage.data);
@@ -66,6 +72,28 @@ Queue& Queue::twin() {
   std::lock_guard lock(mutex_);
   if (twin_ == nullptr) twin_ = std::make_shared<Queue>(device_);
   return *twin_;
+}
+
+std::shared_ptr<Outcome> Queue::take_outcome() {
+  std::lock_guard lock(mutex_);
+  if (outcomes_ == nullptr || outcomes_taken_ == kOutcomes) {
+    const auto bytes = kOutcomes * sizeof(Outcome);
+    outcomes_ = std::make_shared<DeviceMemory>(bytes, stream_);
+    outcomes_taken_ = 0;
+    zero_device(outcomes_->get(), bytes, stream_);
+  }
+  return {outcomes_, static_cast<Outcome*>(outcomes_->get()) + outcomes_taken_++};
+}
+
+void* Queue::workspace_of(size_t bytes) {
+  if (bytes > workspace_bytes_) {
+    const size_t enough = (bytes + kWorkspaceStep - 1) / kWorkspaceStep * kWorkspaceStep;
+    // In the stream's order: what is at work there keeps the old one until it ends.
+    workspace_ = DeviceMemory(enough, stream_);
+    workspace_bytes_ = enough;
+    zero_device(workspace_.get(), kTicketBytes, stream_);
+  }
+  return workspace_.get();
 }
 
 void Queue::make_stages() {

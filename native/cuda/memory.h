@@ -29,6 +29,23 @@ class Queue : public std::enable_shared_from_this<Queue> {
   /** Another queue of the device, for work beside this one's. */
   Queue& twin();
 
+  /** A place on the device for what a call leaves, zeros so far. */
+  std::shared_ptr<Outcome> take_outcome();
+  /**
+   * Calls f, which puts a call into this queue, with a workspace of so many bytes: the next call may have the same.
+   */
+  template <class F>
+  void with_workspace(size_t bytes, F&& f) {
+    constexpr size_t kMostKept = size_t{4} << 20;
+    if (bytes > kMostKept) {
+      const DeviceMemory memory(bytes, stream_);
+      zero_device(memory.get(), kTicketBytes, stream_);
+      return f(memory.get());
+    }
+    std::lock_guard lock(mutex_);
+    f(workspace_of(bytes));
+  }
+
   /** Copies to the device; the host's memory was read when it returns. */
   void upload(void* device, const void* host, size_t bytes);
   /** Copies to the host, and waits until it is there. */
@@ -45,6 +62,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   };
 
   void make_stages();
+  void* workspace_of(size_t bytes);
   size_t piece_at(size_t begin, size_t bytes) const;
 
   const int device_;
@@ -53,6 +71,10 @@ class Queue : public std::enable_shared_from_this<Queue> {
   std::mutex mutex_;  // of what follows
   Stage stages_[2];
   std::shared_ptr<Queue> twin_;
+  std::shared_ptr<DeviceMemory> outcomes_;  // of many calls
+  int outcomes_taken_ = 0;
+  DeviceMemory workspace_;
+  size_t workspace_bytes_ = 0;
 };
 
 class Launched;

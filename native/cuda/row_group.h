@@ -1,8 +1,8 @@
 #pragma once
 
 // Drivers of losses over the K rows of a sample, which lie samples apart: sample i is rows i, i + B, i + 2B, ...
-// Where all K rows fit on the chip they are read once: their logits, their probabilities and their slopes wait in
-// shared memory, of which each thread uses the places of its own classes alone.
+// The K of users' calls have kernels of their own, which hold a thread's classes of all K rows in registers and read
+// each row once. Others, and rows that don't fit, go in passes.
 
 #include "../loss/jsd.h"
 #include "launches.h"
@@ -10,360 +10,325 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-/** Shared memory of a block's samples: the K tiles of rows, then what the threads keep a class and row. */
-template <class T>
-class GroupMemory {
-  using R = Compute<T>;
+/** Of each row of a group that a thread holds in registers: its probabilities, and as many slopes. */
+inline constexpr int kGroupBytes = 32;
+/** The most threads of a block: they need more registers than those of a row alone. */
+inline constexpr int kGroupThreads = 384;
 
- public:
-  SURPRISAL_DEVICE GroupMemory(const RowPlan& plan, int splits, std::byte* begin)
-      : plan_(plan), splits_(splits), tiles_(begin) {}
+/** What the K rows of a sample come to together. */
+struct GroupSums {
+  double divergence = 0;  // Σ over rows of Σ p·G
+  double clamped = 0;     // Σ p where the clamp is active
+  double nothing = 0;     // of the rows' DivergenceSums
 
-  /** Bytes a class of all K rows, beside the rows themselves. */
-  static int64_t bytes_per_class(int splits) { return 2 * splits * static_cast<int64_t>(sizeof(R)); }
-  /** Bytes a sample. */
-  static int64_t bytes_per_sample(int splits) { return splits * static_cast<int64_t>(sizeof(DivergenceSums<>)); }
-
-  SURPRISAL_DEVICE T* tile(int k) const { return reinterpret_cast<T*>(tiles_ + k * plan_.rows * plan_.row_bytes); }
-  SURPRISAL_DEVICE R* probabilities(int k, int sample) const { return values(k, sample); }
-  SURPRISAL_DEVICE R* slopes(int k, int sample) const { return values(splits_ + k, sample); }
-  SURPRISAL_DEVICE DivergenceSums<>& sums(int k, int sample) const {
-    auto* end = reinterpret_cast<DivergenceSums<>*>(tiles_ + splits_ * plan_.rows * plan_.row_bytes);
-    return end[k * plan_.rows + sample];
+  SURPRISAL_DEVICE void add(const DivergenceSums<>& row) {
+    divergence += row.slope;
+    nothing += row.nothing();
   }
-
- private:
-  SURPRISAL_DEVICE R* values(int array, int sample) const {
-    auto* first = reinterpret_cast<R*>(&sums(splits_, 0));
-    return first + (static_cast<int64_t>(array) * plan_.rows + sample) * plan_.slice;
-  }
-
-  const RowPlan& plan_;
-  int splits_;
-  std::byte* tiles_;
 };
 
-/** What the drivers of a group's rows share. */
+/** What both drivers ask of the formula about a sample. */
 template <class T, class Formula>
-struct RowGroupPart {
+struct GroupFormula {
   using R = Compute<T>;
+  using Gradient = typename Formula::template Gradient<R>;
 
-  const Problem& problem;
-  const RowPlan& plan;
   const Formula& formula;
-  int64_t samples;
-  RowBlock<T> block;  // of samples, as if they were the first split's rows
-  GroupMemory<T> memory;
-  const RowHead& head;
-
-  SURPRISAL_DEVICE RowGroupPart(const Problem& problem, const RowPlan& plan, const Formula& formula)
-      : problem(problem),
-        plan(plan),
-        formula(formula),
-        samples(problem.call.rows() / formula.splits),
-        block(problem.call, plan, samples),
-        memory(plan, formula.splits, reinterpret_cast<std::byte*>(block.shared_rows())),
-        head(block.head()) {
-    block.read_heads(problem);
-  }
-
-  SURPRISAL_DEVICE RowTile<T> tile(int k) const {
-    return RowTile<T>(problem.call, plan, memory.tile(k), k * samples + block.first, block.count);
-  }
-
-  /** All K tiles of a tensor into shared memory. */
-  SURPRISAL_DEVICE void load() const {
-    const Evaluation& call = problem.call;
-    SURPRISAL_NO_UNROLL
-    for (int k = 0; k < formula.splits; ++k) {
-      tile(k).load(static_cast<const T*>(call.input), call.input_strides, block.begin, block.width);
-    }
-    wait_for_copies();
-    sync_block();
-  }
-
-  SURPRISAL_DEVICE const T* logits(int k) const {
-    return tile(k).row(static_cast<const T*>(problem.call.input), problem.call.input_strides, block.team.number,
-                       block.begin);
-  }
-
-  /** Calls f(i) for this thread's classes block.begin + i. */
-  template <class F>
-  SURPRISAL_DEVICE void for_each(F&& f) const {
-    if (!block.exists) return;
-    SURPRISAL_NO_UNROLL
-    for (int i = block.team.rank; i < block.width; i += block.team.size) f(i);
-  }
+  const Evaluation& call;
 
   SURPRISAL_DEVICE double floor() const { return formula.cross_entropy.floor; }
+  SURPRISAL_DEVICE double q_sum() const { return floor() * static_cast<double>(call.classes); }
 
-  /** Turns the probabilities in shared memory into slopes, and adds to the rows' sums: this thread's classes alone. */
-  SURPRISAL_DEVICE void diverge(int k, DivergenceSums<>& sums, double& clamped) const {
-    const int sample = block.team.number, splits = formula.splits;
-    for_each([&](int i) {
-      const R p = memory.probabilities(k, sample)[i];
+  SURPRISAL_DEVICE LinearLoss loss(const RowSums<>& first, double distances, const GroupSums& sums, R z_label) const {
+    const Label<> own = {formula.cross_entropy.mass, static_cast<double>(z_label) - first.max, 0};
+    LinearLoss loss(first, q_sum(), floor() == 0 ? 0 : floor() * distances, own);
+    loss.dot = formula.loss(loss.dot, sums.divergence, sums.clamped) + sums.nothing;
+    return loss;
+  }
+
+  /** Of row k. */
+  SURPRISAL_DEVICE Gradient gradient(int k, const DivergenceSums<>& row, const GroupSums& sums, double scale) const {
+    const double q_all = k == 0 ? q_sum() + formula.cross_entropy.mass : 0;
+    return Gradient(formula.factor, row.mean() + sums.nothing, scale, q_all, k == 0 ? floor() : 0);
+  }
+
+  /** Of the label's class in the first row. */
+  SURPRISAL_DEVICE R label(const Gradient& gradient, const RowSums<>& first, R z_label, R p, R slope,
+                           double scale) const {
+    const R e = RowExponential<T>(static_cast<R>(first.max))(z_label);
+    const double mass = formula.cross_entropy.mass;
+    const double own = LinearGradient<R>::label(first, q_sum() + mass, mass + floor(), e, scale);
+    return static_cast<R>(own + gradient.label(p, slope));
+  }
+
+  /** A class of all K rows: `p(k)` gives their probabilities, and `slope(k, p, G, clamped)` takes what follows. */
+  template <class P, class F>
+  SURPRISAL_DEVICE static void diverge(int splits, P&& p, F&& slope) {
+    R total = 0;
+    SURPRISAL_UNROLL
+    for (int k = 0; k < splits; ++k) total = total + p(k);
+    const auto mixture = Formula::mixture(total, splits);
+    SURPRISAL_UNROLL
+    for (int k = 0; k < splits; ++k) {
+      R excess = 0;
+      SURPRISAL_UNROLL
+      for (int other = 0; other < splits; ++other) excess = excess + (p(k) - p(other));
+      slope(k, p(k), Formula::slope(p(k), excess, mixture), mixture.clamped);
+    }
+  }
+
+  /** Adds a class to a row's sums. Where p is near 1 all depends on what the others add to it: they are not rounded. */
+  SURPRISAL_DEVICE static void add(DivergenceSums<>& sums, R p, R slope) {
+    sums.slope = fma(static_cast<double>(p), static_cast<double>(slope), sums.slope);
+    sums.p += static_cast<double>(p);
+  }
+};
+
+template <class T, class Formula, int kSplits>
+struct RowGroup {
+  using R = Compute<T>;
+  using Group = GroupFormula<T, Formula>;
+  static constexpr int most_threads = kGroupThreads;
+  static constexpr int kHeld = kElements<R, kGroupBytes>;
+  static constexpr int kRun = RowPart<T>::kRun;
+
+  Problem problem;
+  RowPlan plan;
+  Formula formula;
+
+  SURPRISAL_DEVICE void operator()() const {
+    const Group group = {formula, problem.call};
+    RowPart<T> rows(problem, plan);
+    R p[kSplits][kHeld], slopes[kSplits][kHeld], max[kSplits];
+    RunMaxima<R, kHeld / kRun> maxima[kSplits];
+    SURPRISAL_UNROLL
+    for (int k = 0; k < kSplits; ++k) rows.load_logits(p[k], k * plan.all_rows);
+    rows.find_label();
+    const R z_label = rows.label_logit();
+    SURPRISAL_UNROLL
+    for (int k = 0; k < kSplits; ++k) {
+      maxima[k].template find<kRun>(p[k]);
+      max[k] = maxima[k].all;
+    }
+    rows.team.maximum(max);
+
+    double sums[2 * kSplits + 1] = {};
+    SURPRISAL_UNROLL
+    for (int k = 0; k < kSplits; ++k) {
+      const RowExponential<T> exponential(max[k]);
+      const auto distance = [&](int j, Shifted<R> shifted) {
+        Terms<R, 1> terms;
+        if (k == 0 && rows.has(j)) terms.term[0] = -shifted.d;
+        return terms;
+      };
+      const auto own = exponentials<1, kRun>(p[k], maxima[k].of_run, plan.runs, max[k], exponential, distance);
+      sums[k] = static_cast<double>(own.terms.term[0]);
+      sums[kSplits + k] = static_cast<double>(own.maxima);
+      if (k == 0) sums[2 * kSplits] = static_cast<double>(own.terms.term[1]);
+    }
+    rows.team.sum(sums);
+    const RowSums<> first(static_cast<double>(max[0]), sums[0], sums[kSplits]);
+    SURPRISAL_UNROLL
+    for (int k = 0; k < kSplits; ++k) {
+      const RowSums<> row(static_cast<double>(max[k]), sums[k], sums[kSplits + k]);
+      const Split<R> inverse(row.inverse());
+      SURPRISAL_UNROLL
+      for (int j = 0; j < kHeld; ++j) p[k][j] = times(p[k][j], inverse);
+    }
+
+    const double distances = sums[2 * kSplits];
+    DivergenceSums<> own[kSplits] = {};
+    R clamped = 0;
+    SURPRISAL_UNROLL
+    for (int j = 0; j < kHeld; ++j) {
+      Group::diverge(
+          kSplits, [&](int k) { return p[k][j]; },
+          [&](int k, R probability, R slope, R is_clamped) {
+            slopes[k][j] = slope;
+            Group::add(own[k], probability, slope);
+            clamped = multiply_add(probability, is_clamped, clamped);
+          });
+    }
+    double all[2 * kSplits + 1] = {};
+    SURPRISAL_UNROLL
+    for (int k = 0; k < kSplits; ++k) {
+      all[k] = own[k].slope;
+      all[kSplits + k] = own[k].p;
+    }
+    all[2 * kSplits] = static_cast<double>(clamped);
+    rows.team.sum(all);
+    GroupSums group_sums;
+    SURPRISAL_UNROLL
+    for (int k = 0; k < kSplits; ++k) {
+      own[k] = {all[k], all[kSplits + k]};
+      group_sums.add(own[k]);
+    }
+    group_sums.clamped = all[2 * kSplits];
+    if (problem.call.grad != nullptr) {
+      const bool counts = rows.counts();
+      const int label = rows.label_place();
+      const double scale = rows.scale();
+      SURPRISAL_UNROLL
+      for (int k = 0; k < kSplits; ++k) {
+        const auto gradient = group.gradient(k, own[k], group_sums, scale);
+        typename RowPart<T>::Own of_label;
+        if (k == 0 && rows.owns(label)) {
+          R p_label = 0, slope = 0;
+          SURPRISAL_UNROLL
+          for (int j = 0; j < kHeld; ++j) {
+            if (rows.place_of_element(j) != label) continue;
+            p_label = p[0][j];
+            slope = slopes[0][j];
+          }
+          of_label = {label, group.label(gradient, first, z_label, p_label, slope, scale)};
+        }
+        SURPRISAL_UNROLL
+        for (int j = 0; j < kHeld; ++j) p[k][j] = counts ? gradient.value(p[k][j], slopes[k][j]) : R(0);
+        rows.write(p[k], of_label, k * plan.all_rows);
+      }
+    }
+    rows.put_loss(group.loss(first, distances, group_sums, z_label));
+  }
+};
+
+/** Any K, and samples that do not fit: a pass for each row's sums, one for the divergence, one for the gradient. */
+template <class T, class Formula>
+struct RowGroupPasses {
+  using R = Compute<T>;
+  using Group = GroupFormula<T, Formula>;
+  static constexpr int most_threads = kPassThreads;
+  static constexpr int kHeld = kElements<R, kPassBytes>;
+
+  Problem problem;
+  RowPlan plan;
+  Formula formula;
+
+  /** Bytes of shared memory a sample and a class, beside the rows themselves. */
+  static int64_t bytes(int splits) {
+    return splits * static_cast<int64_t>(sizeof(RowSums<>) + sizeof(DivergenceSums<>));
+  }
+  static int64_t bytes_per_class(int splits) { return splits * static_cast<int64_t>(sizeof(R)); }
+
+  SURPRISAL_DEVICE void operator()() const {
+    const Evaluation& call = problem.call;
+    const int splits = formula.splits;
+    const Group group = {formula, call};
+    RowPart<T> rows(problem, plan);
+    rows.find_label();
+    const R z_label = rows.label_logit();
+    auto* row_sums = reinterpret_cast<RowSums<>*>(rows.own_shared());
+    auto* divergences = reinterpret_cast<DivergenceSums<>*>(row_sums + splits);
+    // Of the slice at hand: each thread has the places of its own classes alone.
+    R* probabilities = reinterpret_cast<R*>(divergences + splits);
+
+    double distances = 0;
+    SURPRISAL_NO_UNROLL
+    for (int k = 0; k < splits; ++k) {
+      RunningSums<R> running;
+      rows.for_each_slice([&] {
+        R z[kHeld];
+        rows.load_logits(z, k * plan.all_rows);
+        running.add(z, [&](int j, Shifted<R> shifted, double& q_sum) {
+          if (!rows.has(j)) return R(0);
+          q_sum += 1;
+          return -shifted.d;
+        });
+      });
+      running.finish(rows.team);
+      if (k == 0) distances = running.dot;
+      if (rows.team.rank == 0) {
+        row_sums[k] = running.row();
+        divergences[k] = {0, 0};
+      }
+    }
+    sync_block();
+    const RowSums<> first = row_sums[0];
+
+    const auto for_each_class = [&](auto&& f) {
+      SURPRISAL_UNROLL
+      for (int j = 0; j < kHeld; ++j) {
+        if (rows.has(j)) f(j, rows.place_of_element(j));
+      }
+    };
+    const auto find_probabilities = [&] {
+      SURPRISAL_NO_UNROLL
+      for (int k = 0; k < splits; ++k) {
+        R z[kHeld];
+        rows.load_logits(z, k * plan.all_rows);
+        const RowExponential<T> exponential(static_cast<R>(row_sums[k].max));
+        const Split<R> inverse(row_sums[k].inverse());
+        for_each_class([&](int j, int i) { probabilities[k * plan.slice + i] = times(exponential(z[j]), inverse); });
+      }
+    };
+    const auto slope_of = [&](int k, int i, R& clamped) {
+      const R p = probabilities[k * plan.slice + i];
       R total = 0, excess = 0;
       SURPRISAL_NO_UNROLL
       for (int other = 0; other < splits; ++other) {
-        const R q = memory.probabilities(other, sample)[i];
+        const R q = probabilities[other * plan.slice + i];
         total = total + q;
         excess = excess + (p - q);
       }
       const auto mixture = Formula::mixture(total, splits);
-      const R slope = Formula::slope(p, excess, mixture);
-      memory.slopes(k, sample)[i] = slope;
-      // Where p is near 1 all depends on what the others add to it: their sum must not be rounded beside it.
-      sums.slope += static_cast<double>(p) * static_cast<double>(slope);
-      sums.p += static_cast<double>(p);
-      clamped += static_cast<double>(p * mixture.clamped);
-    });
-  }
-
-  /** The sums of all K rows, of which each thread has brought its part of row k; of the clamp, of all rows at once. */
-  SURPRISAL_DEVICE void finish_sums(int k, DivergenceSums<>& sums, double& clamped) {
-    double terms[3] = {sums.slope, sums.p, clamped};
-    block.team.sum(terms);
-    sums = {terms[0], terms[1]};
-    clamped = terms[2];
-    if (block.team.rank == 0) memory.sums(k, block.team.number) = sums;
-  }
-
-  struct Divergence {
-    double value = 0;    // Σ over rows of Σ p·G
-    double clamped = 0;  // Σ p where the clamp is active
-    double nothing = 0;  // of the rows' DivergenceSums
-  };
-
-  /** The sample's loss, for the thread that has its label's logit. */
-  SURPRISAL_DEVICE double loss(const RowSums<>& first, double distances, const Divergence& divergence,
-                               R z_label) const {
-    const Label<> own = {formula.cross_entropy.mass, static_cast<double>(z_label) - first.max, 0};
-    const double q_sum = floor() * static_cast<double>(problem.call.classes);
-    const double cross_entropy = linear_loss(first.log_sum(), q_sum, floor() == 0 ? 0 : floor() * distances, own);
-    return formula.loss(cross_entropy, divergence.value, divergence.clamped) + divergence.nothing;
-  }
-
-  /** The gradient of row k of the tile's classes in place of its logits. */
-  SURPRISAL_DEVICE void write(int k, const RowSums<>& first, const Divergence& divergence, R z_label) const {
-    const Evaluation& call = problem.call;
-    const bool counts = head.state == RowState::counts;
-    const double q_sum = floor() * static_cast<double>(call.classes);
-    const DivergenceSums<> sums = memory.sums(k, block.team.number);
-    const double slope_sum = sums.mean() + divergence.nothing;
-    const double q_all = k == 0 ? q_sum + formula.cross_entropy.mass : 0;
-    const typename Formula::template Gradient<R> gradient(formula.factor, slope_sum, head.scale, q_all,
-                                                          k == 0 ? floor() : 0);
-    const R* p = memory.probabilities(k, block.team.number);
-    const R* slopes = memory.slopes(k, block.team.number);
-    T* dz = tile(k).row(static_cast<T*>(call.grad), call.grad_strides, block.team.number, block.begin);
-    for_each([&](int i) { dz[i] = stored<T>(counts ? gradient.value(p[i], slopes[i]) : R(0)); });
-    if (const int i = block.place_of(head.y); k == 0 && counts && block.owns(i)) {
-      const R e = ExponentialBelow<R>(static_cast<R>(first.max))(z_label);
-      const double own = LinearGradient<R>::label(first, q_all, formula.cross_entropy.mass + floor(), e, head.scale);
-      dz[i] = stored<T>(static_cast<R>(own + gradient.label(p[i], slopes[i])));
-    }
-  }
-
-  SURPRISAL_DEVICE void store() const {
-    const Evaluation& call = problem.call;
-    sync_block();
-    SURPRISAL_NO_UNROLL
-    for (int k = 0; k < formula.splits; ++k) {
-      tile(k).store(static_cast<T*>(call.grad), call.grad_strides, block.begin, block.width);
-    }
-  }
-
-  SURPRISAL_DEVICE void put_loss(bool leads, double loss) const { block.put_loss(problem, samples, leads, loss); }
-};
-
-template <class T, class Formula>
-struct RowGroup {
-  using R = Compute<T>;
-  using Part = RowGroupPart<T, Formula>;
-  static constexpr int most_threads = kRowThreads;
-
-  Problem problem;
-  RowPlan plan;
-  Formula formula;
-
-  SURPRISAL_DEVICE void operator()() const {
-    Part part(problem, plan, formula);
-    part.load();
-    const auto* input = static_cast<const T*>(problem.call.input);
-    const RowBlock<T>& block = part.block;
-    const int label = block.place_of(part.head.y);
-    // Its thread and the first one ask for it; other blocks of a cluster don't hold it.
-    R z_label = 0;
-    if (label >= 0) {
-      z_label = widen(part.logits(0)[label]);
-    } else if (block.team.block == 0 && block.team.rank == 0 && block.exists) {
-      z_label = widen(load_global(block.global(input, problem.call.input_strides, part.head.y)));
-    }
-    double distances = 0;
-    RowSums<> first = softmax(part, 0, distances);
-    SURPRISAL_NO_UNROLL
-    for (int k = 1; k < formula.splits; ++k) {
-      double ignored = 0;
-      softmax(part, k, ignored);
-    }
-    typename Part::Divergence divergence;
-    SURPRISAL_NO_UNROLL
-    for (int k = 0; k < formula.splits; ++k) {
-      DivergenceSums<> sums = {};
-      double clamped = 0;
-      part.diverge(k, sums, clamped);
-      part.finish_sums(k, sums, clamped);
-      divergence.value += sums.slope;
-      divergence.clamped += clamped;
-      divergence.nothing += sums.nothing();
-    }
-    if (problem.call.grad != nullptr) {
-      sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
+      clamped = mixture.clamped;
+      return Formula::slope(p, excess, mixture);
+    };
+    GroupSums sums;
+    rows.for_each_slice([&] {
+      find_probabilities();
       SURPRISAL_NO_UNROLL
-      for (int k = 0; k < formula.splits; ++k) part.write(k, first, divergence, z_label);
-      part.store();
-    }
-    part.put_loss(part.block.team.block == 0, part.loss(first, distances, divergence, z_label));
-    if (plan.cluster > 1) sync_cluster();  // Others may still read this block's shared memory.
-  }
-
- private:
-  /** Row k's probabilities into shared memory; its sums, and Σ (max − z). */
-  SURPRISAL_DEVICE RowSums<> softmax(Part& part, int k, double& distances) const {
-    const T* z = part.logits(k);
-    R* p = part.memory.probabilities(k, part.block.team.number);
-    R largest = -static_cast<R>(INFINITY);
-    part.for_each([&](int i) { largest = maximum(widen(z[i]), largest); });
-    const R max = part.block.team.maximum(largest);
-    const ExponentialBelow<R> exponential(max);
-    int maxima = 0;
-    double sums[3] = {};
-    part.for_each([&](int i) {
-      const R x = widen(z[i]), e = exponential(x);
-      p[i] = e;
-      sums[0] += static_cast<double>(rest_term(x, max, e));
-      maxima += x == max;
-      sums[2] -= static_cast<double>(exponential.difference(x));
-    });
-    sums[1] = static_cast<double>(maxima);
-    part.block.team.sum(sums);
-    distances = sums[2];
-    const RowSums<> row(static_cast<double>(max), sums[0], sums[1]);
-    const Split<R> inverse(row.inverse());
-    part.for_each([&](int i) { p[i] = times(p[i], inverse); });
-    return row;
-  }
-};
-
-/** The same of samples that do not fit, in tiles: a pass for the rows' sums, one for the divergence, one for the
- * gradient. */
-template <class T, class Formula>
-struct RowGroupPasses {
-  using R = Compute<T>;
-  using Part = RowGroupPart<T, Formula>;
-  static constexpr int most_threads = kPassThreads;
-
-  Problem problem;
-  RowPlan plan;
-  Formula formula;
-
-  SURPRISAL_DEVICE void operator()() const {
-    const Evaluation& call = problem.call;
-    Part part(problem, plan, formula);
-    sync_block();
-    const auto* input = static_cast<const T*>(call.input);
-    const R z_label = widen(load_global(part.block.global(input, call.input_strides, part.head.y)));
-    auto* rows = reinterpret_cast<RowSums<>*>(part.memory.probabilities(2 * formula.splits, 0));
-    double distances = 0;
-    SURPRISAL_NO_UNROLL
-    for (int k = 0; k < formula.splits; ++k) sum_row(part, k, rows, distances);
-    sync_block();
-    const RowSums<> first = rows[0];
-
-    typename Part::Divergence divergence;
-    DivergenceSums<> nothing_yet = {};
-    if (part.block.team.rank == 0) {
-      SURPRISAL_NO_UNROLL
-      for (int k = 0; k < formula.splits; ++k) part.memory.sums(k, 0) = nothing_yet;
-    }
-    for_each_tile(part, rows, [&] {
-      SURPRISAL_NO_UNROLL
-      for (int k = 0; k < formula.splits; ++k) {
-        DivergenceSums<> sums = {};
+      for (int k = 0; k < splits; ++k) {
+        DivergenceSums<> own = {0, 0};
         double clamped = 0;
-        part.diverge(k, sums, clamped);
-        const DivergenceSums<> before = part.memory.sums(k, 0);
-        sync_block();  // Every thread knows what there was.
-        if (part.block.team.rank == 0) sums = {sums.slope + before.slope, sums.p + before.p};
-        part.finish_sums(k, sums, clamped);
-        divergence.clamped += clamped;
+        for_each_class([&](int, int i) {
+          R is_clamped = 0;
+          const R slope = slope_of(k, i, is_clamped), p = probabilities[k * plan.slice + i];
+          Group::add(own, p, slope);
+          clamped += static_cast<double>(p * is_clamped);
+        });
+        double terms[3] = {own.slope, own.p, clamped};
+        rows.team.sum(terms);
+        if (rows.team.rank == 0) divergences[k] = {divergences[k].slope + terms[0], divergences[k].p + terms[1]};
+        sums.clamped += terms[2];
       }
     });
     sync_block();
     SURPRISAL_NO_UNROLL
-    for (int k = 0; k < formula.splits; ++k) {
-      const DivergenceSums<> sums = part.memory.sums(k, 0);
-      divergence.value += sums.slope;
-      divergence.nothing += sums.nothing();
-    }
+    for (int k = 0; k < splits; ++k) sums.add(divergences[k]);
+
     if (call.grad != nullptr) {
-      for_each_tile(part, rows, [&] {
+      rows.for_each_slice([&] {
+        find_probabilities();
         SURPRISAL_NO_UNROLL
-        for (int k = 0; k < formula.splits; ++k) {
-          DivergenceSums<> known = {};
-          double clamped = 0;
-          part.diverge(k, known, clamped);
+        for (int k = 0; k < splits; ++k) {
+          write_row(rows, group, k, first, divergences[k], sums, z_label, probabilities, slope_of);
         }
-        sync_block();
-        SURPRISAL_NO_UNROLL
-        for (int k = 0; k < formula.splits; ++k) part.write(k, first, divergence, z_label);
-        part.store();
       });
     }
-    part.put_loss(true, part.loss(first, distances, divergence, z_label));
+    rows.put_loss(group.loss(first, distances, sums, z_label));
   }
 
  private:
-  SURPRISAL_DEVICE void sum_row(Part& part, int k, RowSums<>* rows, double& distances) const {
-    const Evaluation& call = problem.call;
-    RunningSums<R> running;
-    SURPRISAL_NO_UNROLL
-    for (int64_t c = 0; c < call.classes; c += plan.slice) {
-      part.block.move_to(c);
-      sync_block();
-      part.load();
-      const T* z = part.logits(k);
-      Held<R> values;
-      part.block.read(z, values, -static_cast<R>(INFINITY));
-      running.add(values, [&](int j, Shifted<R> shifted, double& q_sum) {
-        if (!part.block.has(part.block.place(j))) return R(0);
-        q_sum += 1;
-        return -shifted.d;
-      });
+  template <class Slope>
+  SURPRISAL_DEVICE void write_row(const RowPart<T>& rows, const Group& group, int k, const RowSums<>& first,
+                                  const DivergenceSums<>& divergence, const GroupSums& sums, R z_label,
+                                  const R* probabilities, Slope&& slope_of) const {
+    const double scale = rows.scale();
+    const bool counts = rows.counts();
+    const auto gradient = group.gradient(k, divergence, sums, scale);
+    R values[kHeld], clamped = 0;
+    SURPRISAL_UNROLL
+    for (int j = 0; j < kHeld; ++j) {
+      const int i = rows.place_of_element(j);
+      values[j] = 0;
+      if (counts && rows.has(j)) values[j] = gradient.value(probabilities[k * plan.slice + i], slope_of(k, i, clamped));
     }
-    running.finish(part.block.team);
-    if (k == 0) distances = running.dot;
-    if (part.block.team.rank == 0) rows[k] = running.row();
-  }
-
-  /** Calls f for each tile of the sample, its probabilities in shared memory. */
-  template <class F>
-  SURPRISAL_DEVICE void for_each_tile(Part& part, const RowSums<>* rows, F&& f) const {
-    SURPRISAL_NO_UNROLL
-    for (int64_t c = 0; c < problem.call.classes; c += plan.slice) {
-      part.block.move_to(c);
-      sync_block();  // The last tile is done with.
-      part.load();
-      SURPRISAL_NO_UNROLL
-      for (int k = 0; k < formula.splits; ++k) {
-        const T* z = part.logits(k);
-        R* p = part.memory.probabilities(k, 0);
-        const ExponentialBelow<R> exponential(static_cast<R>(rows[k].max));
-        const Split<R> inverse(rows[k].inverse());
-        part.for_each([&](int i) { p[i] = times(exponential(widen(z[i])), inverse); });
-      }
-      f();
+    typename RowPart<T>::Own own;
+    const int label = rows.label_place();
+    if (k == 0 && rows.owns(label)) {
+      own = {label, group.label(gradient, first, z_label, probabilities[label], slope_of(0, label, clamped), scale)};
     }
+    rows.write(values, own, k * plan.all_rows);
   }
 };
 
@@ -371,29 +336,34 @@ struct RowGroupPasses {
 template <class T, class Formula>
 struct RowGroupJobs {
   static RowPlan plan_of(const Evaluation& call, const DeviceLimits& limits) {
-    using Memory = GroupMemory<T>;
     const int splits = Formula(call.parameters, call.classes).splits;
-    // The sums of the rows that do not fit come last.
-    const int64_t per_unit = Memory::bytes_per_sample(splits) + splits * static_cast<int64_t>(sizeof(RowSums<>));
-    return plan_rows(call.classes, sizeof(T), sizeof(Compute<T>), limits,
-                     {splits, per_unit, Memory::bytes_per_class(splits)});
+    RowNeeds needs = needs_of<T>(call, kGroupBytes, splits);
+    needs.threads = kGroupThreads;
+    const auto plan = [&](auto choose) { return choose(call.classes, sizeof(T), sizeof(Compute<T>), limits, needs); };
+    if (splits == 2 || splits == 3) {
+      const RowPlan held = plan(plan_rows);
+      if (held.driver != RowDriver::two_pass) return held;
+    }
+    using Passes = RowGroupPasses<T, Formula>;
+    needs.bytes = Passes::bytes(splits);
+    needs.bytes_per_class = Passes::bytes_per_class(splits);
+    return plan(plan_passes);
   }
 
-  static int64_t samples(const Evaluation& call) { return call.rows() / Formula(call.parameters, call.classes).splits; }
-
-  static int64_t parts(const Evaluation& call, const DeviceLimits& limits) {
-    return plan_of(call, limits).tiles(samples(call));
-  }
+  static int64_t parts(const Evaluation& call, const DeviceLimits& limits) { return plan_of(call, limits).tiles; }
 
   static void launch(const Problem& problem, const DeviceLimits& limits, Stream stream) {
     const Evaluation& call = problem.call;
     const Formula formula(call.parameters, call.classes);
     const RowPlan plan = plan_of(call, limits);
-    const LaunchShape shape = shape_of(plan, samples(call));
+    const LaunchShape shape = shape_of(plan, problem, limits);
     if (plan.driver == RowDriver::two_pass) {
-      return surprisal::launch(RowGroupPasses<T, Formula>{problem, plan, formula}, shape, stream);
+      surprisal::launch(RowGroupPasses<T, Formula>{problem, plan, formula}, shape, stream);
+    } else if (formula.splits == 2) {
+      surprisal::launch(RowGroup<T, Formula, 2>{problem, plan, formula}, shape, stream);
+    } else {
+      surprisal::launch(RowGroup<T, Formula, 3>{problem, plan, formula}, shape, stream);
     }
-    surprisal::launch(RowGroup<T, Formula>{problem, plan, formula}, shape, stream);
   }
 };
 

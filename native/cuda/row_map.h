@@ -1,8 +1,7 @@
 #pragma once
 
 // Drivers of what maps a row to a row of its length: softmax, log_softmax, and their backwards (input: the gradient of
-// the output; dense: the output). The result goes where a loss's gradient would. A map and its logarithm's are one
-// kernel, as they differ in little.
+// the output; dense: the output). The result goes where a loss's gradient would.
 
 #include <type_traits>
 
@@ -10,6 +9,22 @@
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
+
+/** Of a row that a thread holds: of a backward pass it holds two. */
+constexpr int map_register_bytes(bool backward) { return backward ? kRegisterBytes / 2 : kRegisterBytes; }
+
+/** Σ g·weight and Σ p of a backward pass, in double: all of a result may depend on what they come to. */
+template <class Map, class T, int n>
+SURPRISAL_DEVICE void add_backward(const RowPart<T>& rows, const Compute<T> (&g)[n], Compute<T> (&p)[n],
+                                   double (&sums)[2]) {
+  SURPRISAL_UNROLL
+  for (int j = 0; j < n; ++j) {
+    if (!rows.has(j)) continue;
+    p[j] = Map::probability(p[j]);
+    sums[0] += static_cast<double>(g[j]) * static_cast<double>(Map::weight(p[j]));
+    sums[1] += static_cast<double>(p[j]);
+  }
+}
 
 /** Calls f with the map that is asked for. */
 template <class Maps, class F>
@@ -21,58 +36,50 @@ SURPRISAL_DEVICE void with_map(bool is_log, F&& f) {
   }
 }
 
-/** Σ g·weight and Σ p of a backward pass, in double: all of a result may depend on what they come to. */
-template <class Maps, class T>
-SURPRISAL_DEVICE void add_backward(bool is_log, const RowBlock<T>& block, const Held<Compute<T>>& g,
-                                   Held<Compute<T>>& p, double (&sums)[2]) {
-  with_map<Maps>(is_log, [&](auto map) {
-    block.for_each([&](int j, int) {
-      p[j] = map.probability(p[j]);
-      sums[0] += static_cast<double>(g[j]) * static_cast<double>(map.weight(p[j]));
-      sums[1] += static_cast<double>(p[j]);
-    });
-  });
-}
-
+/** A map and its logarithm's are one kernel. */
 template <class T, class Maps>
 struct RowMap {
   using R = Compute<T>;
-  static constexpr int most_threads = kRowThreads;
+  static constexpr bool kIsBackward = Maps::Plain::backward;
+  static constexpr int kHeld = kElements<R, map_register_bytes(kIsBackward)>;
+  static constexpr int most_threads = kThreadsOfRow<R>;
 
   Problem problem;
   RowPlan plan;
   bool is_log;
 
   SURPRISAL_DEVICE void operator()() const {
-    const Evaluation& call = problem.call;
-    RowBlock<T> block(call, plan, call.rows());
-    const T* input = static_cast<const T*>(call.input);
-    T* result = static_cast<T*>(call.grad);
-    block.load(input, call.input_strides);
-    Held<R> x, p;
-    block.read(block.shared_row(input, call.input_strides), x, -static_cast<R>(INFINITY));
-    T* out = block.shared_row(result, call.grad_strides);
-    if constexpr (Maps::Plain::backward) {
-      block.read_dense(0, p);
+    RowPart<T> rows(problem, plan);
+    R x[kHeld], p[kHeld];
+    rows.load_logits(x);
+    if constexpr (kIsBackward) {
+      // The dense rows of a backward pass are the outputs of the forward one.
+      rows.load_dense(p);
       double sums[2] = {};
-      add_backward<Maps>(is_log, block, x, p, sums);
-      block.team.sum(sums);
+      with_map<Maps>(is_log, [&](auto map) { add_backward<decltype(map)>(rows, x, p, sums); });
+      rows.team.sum(sums);
       const Split<R> mean(sums[0] / normaliser(sums[1]));
-      sync_block();  // The rows were read; the results may lie otherwise beside multiples of 16.
-      with_map<Maps>(is_log, [&](auto map) {
-        block.for_each([&](int j, int i) { out[i] = stored<T>(map.map(x[j], p[j], mean)); });
-      });
+      map_each([&](auto map, int j) { x[j] = map.map(x[j], p[j], mean); });
     } else {
-      const RowSums<> row = softmax_pass<0, R>(block.team, x, p, NoTerms{}).row;
-      const R m = static_cast<R>(row.max), log_sum = static_cast<R>(row.log_sum());
+      SURPRISAL_UNROLL
+      for (int j = 0; j < kHeld; ++j) p[j] = x[j];
+      const RowSums<> row = softmax_pass<0>(rows, p, NoTerms{}).row;
+      const R m = static_cast<R>(row.max);
+      // Each map takes one of these alone.
+      const R log_sum = static_cast<R>(row.log_sum());
       const Split<R> inverse(row.inverse());
-      sync_block();
-      with_map<Maps>(is_log, [&](auto map) {
-        block.for_each([&](int j, int i) { out[i] = stored<T>(map.map(x[j] - m, p[j], log_sum, inverse)); });
-      });
+      map_each([&](auto map, int j) { x[j] = map.map(x[j] - m, p[j], log_sum, inverse); });
     }
-    block.store(result, call.grad_strides);
-    if (plan.cluster > 1) sync_cluster();  // Others may still read this block's shared memory.
+    rows.write(x, {});
+  }
+
+ private:
+  template <class F>
+  SURPRISAL_DEVICE void map_each(F&& f) const {
+    with_map<Maps>(is_log, [&](auto map) {
+      SURPRISAL_UNROLL
+      for (int j = 0; j < kHeld; ++j) f(map, j);
+    });
   }
 };
 
@@ -81,59 +88,54 @@ template <class T, class Maps>
 struct RowMapTwoPass {
   using R = Compute<T>;
   static constexpr int most_threads = kPassThreads;
+  static constexpr bool kIsBackward = Maps::Plain::backward;
+  static constexpr int kHeld = kElements<R, kPassBytes>;
 
   Problem problem;
   RowPlan plan;
   bool is_log;
 
   SURPRISAL_DEVICE void operator()() const {
-    const Evaluation& call = problem.call;
-    RowBlock<T> block(call, plan, call.rows());
-    const T* input = static_cast<const T*>(call.input);
-    if constexpr (Maps::Plain::backward) {
-      double sums[2] = {};
-      block.for_each_tile(input, call.input_strides, [&](const Held<R>& g) {
-        Held<R> p;
-        block.read_dense(0, p);
-        add_backward<Maps>(is_log, block, g, p, sums);
+    RowPart<T> rows(problem, plan);
+    // Calls f with this thread's elements of each slice.
+    const auto for_each_slice = [&](auto&& f) {
+      rows.for_each_slice([&] {
+        R x[kHeld], p[kHeld];
+        rows.load_logits(x);
+        if constexpr (kIsBackward) rows.load_dense(p);
+        f(x, p);
       });
-      block.team.sum(sums);
-      const Split<R> mean(sums[0] / normaliser(sums[1]));
-      write(block, [&](const Held<R>& g, T* out) {
-        Held<R> p;
-        block.read_dense(0, p);
+    };
+    // And writes what it makes of each.
+    const auto map_each_slice = [&](auto&& f) {
+      for_each_slice([&](R(&x)[kHeld], R(&p)[kHeld]) {
         with_map<Maps>(is_log, [&](auto map) {
-          block.for_each([&](int j, int i) { out[i] = stored<T>(map.map(g[j], map.probability(p[j]), mean)); });
+          SURPRISAL_UNROLL
+          for (int j = 0; j < kHeld; ++j) x[j] = f(map, x[j], p[j]);
         });
+        rows.write(x, {});
       });
+    };
+    if constexpr (kIsBackward) {
+      double sums[2] = {};
+      for_each_slice([&](const R(&g)[kHeld], R(&p)[kHeld]) {
+        with_map<Maps>(is_log, [&](auto map) { add_backward<decltype(map)>(rows, g, p, sums); });
+      });
+      rows.team.sum(sums);
+      const Split<R> mean(sums[0] / normaliser(sums[1]));
+      map_each_slice([&](auto map, R g, R p) { return map.map(g, map.probability(p), mean); });
     } else {
       RunningSums<R> running;
-      block.for_each_tile(input, call.input_strides,
-                          [&](const Held<R>& z) { running.add(z, [](int, Shifted<R>, double&) { return R(0); }); });
-      running.finish(block.team);
+      for_each_slice([&](const R(&z)[kHeld], const R(&)[kHeld]) {
+        running.add(z, [](int, Shifted<R>, double&) { return R(0); });
+      });
+      running.finish(rows.team);
       const RowSums<> row = running.row();
       const R m = static_cast<R>(row.max), log_sum = static_cast<R>(row.log_sum());
       const Split<R> inverse(row.inverse());
       const ExponentialBelow<R> exponential(m);
-      write(block, [&](const Held<R>& z, T* out) {
-        with_map<Maps>(is_log, [&](auto map) {
-          block.for_each(
-              [&](int j, int i) { out[i] = stored<T>(map.map(z[j] - m, exponential(z[j]), log_sum, inverse)); });
-        });
-      });
+      map_each_slice([&](auto map, R z, R) { return map.map(z - m, exponential(z), log_sum, inverse); });
     }
-  }
-
- private:
-  template <class F>
-  SURPRISAL_DEVICE void write(RowBlock<T>& block, F&& f) const {
-    const Evaluation& call = problem.call;
-    T* result = static_cast<T*>(call.grad);
-    block.for_each_tile(static_cast<const T*>(call.input), call.input_strides, [&](const Held<R>& x) {
-      f(x, block.shared_row(result, call.grad_strides));
-      block.store(result, call.grad_strides);
-      sync_block();
-    });
   }
 };
 
@@ -145,8 +147,8 @@ struct RowMapJobs {
   static void launch(const Problem& problem, const DeviceLimits& limits, Stream stream) {
     using Maps = typename Formula::Maps;
     constexpr bool kIsLog = std::is_same_v<Formula, typename Maps::Log>;
-    const RowPlan plan = plan_of<T>(problem.call, limits);
-    const LaunchShape shape = shape_of(plan, problem.call.rows());
+    const RowPlan plan = plan_of<T>(problem.call, limits, map_register_bytes(Formula::backward));
+    const LaunchShape shape = shape_of(plan, problem, limits);
     if (plan.driver == RowDriver::two_pass) {
       return surprisal::launch(RowMapTwoPass<T, Maps>{problem, plan, kIsLog}, shape, stream);
     }

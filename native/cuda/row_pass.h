@@ -1,21 +1,19 @@
 #pragma once
 
-// What the drivers of rows share: which rows a block has, which classes of a row a thread has, and the pass over them
-// for the sums of softmax.
+// The pass over a row for the sums of softmax, that the drivers share: of a row that a team's threads hold, and of one
+// that comes in parts.
+
+#include <type_traits>
 
 #include "../loss/softmax.h"
-#include "row_tile.h"
-#include "rows.h"
+#include "row_part.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
-/** Elements of a row that a thread holds in registers. */
-template <class R>
-inline constexpr int kElements = kRegisterBytes / static_cast<int>(sizeof(R));
-
-template <class R>
-using Held = R[kElements<R>];
+/** e^(z − m) of a row's logits: as good as the storage type of what becomes of it. */
+template <class T>
+using RowExponential = std::conditional_t<sizeof(T) == 2, FastExponentialBelow, ExponentialBelow<Compute<T>>>;
 
 /** Several terms of a sum. */
 template <class R, int n>
@@ -46,182 +44,15 @@ SURPRISAL_DEVICE auto sum_in_pairs(F&& f) {
   return sums[log2_of(count)];
 }
 
-/** A block's rows, of which this thread works on one. */
-template <class T>
-class RowBlock {
- public:
-  const Evaluation& call;
-  const RowPlan& plan;
-  Scratch* scratch;
-  Team team;
-  int64_t part;   // the block's, or its cluster's, among all
-  int64_t first;  // row
-  int count;      // rows
-  int64_t row;    // this thread's
-  bool exists;    // past the last row threads only keep their warps whole
-  int64_t begin;  // classes of the block
-  int width;
-  RowTile<T> tile;
-
-  /** Of so many rows in all. */
-  SURPRISAL_DEVICE RowBlock(const Evaluation& call, const RowPlan& plan, int64_t rows)
-      : call(call),
-        plan(plan),
-        scratch(reinterpret_cast<Scratch*>(dynamic_shared())),
-        team(plan.team, plan.cluster, scratch),
-        part(plan.cluster == 1 ? block_index() : block_index() / plan.cluster),
-        first(part * plan.rows),
-        count(static_cast<int>(rows - first < plan.rows ? rows - first : plan.rows)),
-        row(first + team.number),
-        exists(team.number < count),
-        tile(call, plan, shared_rows(), first, count) {
-    move_to(static_cast<int64_t>(team.block) * plan.slice);
+/** The largest of n numbers, none where all are NaN. */
+template <int n, class R>
+SURPRISAL_DEVICE R largest_of(const R* x) {
+  if constexpr (n == 1) {
+    return x[0];
+  } else {
+    return larger(largest_of<n / 2>(x), largest_of<n / 2>(x + n / 2));
   }
-
-  SURPRISAL_DEVICE RowHead* heads() const { return reinterpret_cast<RowHead*>(scratch + 1); }
-  SURPRISAL_DEVICE T* shared_rows() const { return reinterpret_cast<T*>(heads() + plan.rows); }
-
-  /** Reads what belongs to the rows beside their logits; there after the block's next barrier. */
-  SURPRISAL_DEVICE void read_heads(const Problem& problem) const {
-    if (team.rank != 0) return;
-    heads()[team.number] = exists ? read_head<Compute<T>>(problem, row) : RowHead{};
-  }
-  SURPRISAL_DEVICE const RowHead& head() const { return heads()[team.number]; }
-
-  /** Goes on to the classes from `c` on, as many as fit. */
-  SURPRISAL_DEVICE void move_to(int64_t c) {
-    begin = c;
-    width = static_cast<int>(call.classes - c < plan.slice ? call.classes - c : plan.slice);
-  }
-
-  /** A tensor's rows into shared memory. */
-  SURPRISAL_DEVICE void load(const T* tensor, const Strides& strides) const {
-    tile.load(tensor, strides, begin, width);
-    wait_for_copies();
-    sync_block();
-  }
-
-  /** The rows that the threads have written into shared memory, into a tensor. */
-  SURPRISAL_DEVICE void store(T* tensor, const Strides& strides) const {
-    sync_block();
-    tile.store(tensor, strides, begin, width);
-  }
-
-  /**
-   * Calls f with this thread's logits for each tile of a row that does not fit. The tile was read by all threads then,
-   * so that something else may take its place in shared memory.
-   */
-  template <class F>
-  SURPRISAL_DEVICE void for_each_tile(const T* tensor, const Strides& strides, F&& f) {
-    SURPRISAL_NO_UNROLL
-    for (int64_t c = 0; c < call.classes; c += plan.slice) {
-      move_to(c);
-      load(tensor, strides);
-      Held<Compute<T>> values;
-      read(shared_row(tensor, strides), values, -static_cast<Compute<T>>(INFINITY));
-      sync_block();
-      f(values);
-    }
-  }
-
-  /** This thread's row of a tensor in shared memory; its element i is class begin + i. */
-  SURPRISAL_DEVICE T* shared_row(const T* tensor, const Strides& strides) const {
-    return tile.row(tensor, strides, team.number, begin);
-  }
-
-  /** A class of this thread's row in global memory. */
-  SURPRISAL_DEVICE const T* global(const T* tensor, const Strides& strides, int64_t c) const {
-    return tile.global(tensor, strides, team.number, c);
-  }
-
-  /** Place of this thread's element j in the row, and whether there is one. */
-  SURPRISAL_DEVICE int place(int j) const { return team.rank + j * team.size; }
-  SURPRISAL_DEVICE bool has(int i) const { return exists && i < width; }
-
-  /** Place of a class in the row, where this block holds it; −1 else. */
-  SURPRISAL_DEVICE int place_of(int64_t c) const {
-    return exists && c >= begin && c < begin + width ? static_cast<int>(c - begin) : -1;
-  }
-  /** Whether this very thread has it. */
-  SURPRISAL_DEVICE bool owns(int i) const { return i >= 0 && i % team.size == team.rank; }
-
-  /** Calls f(j, i) for the places i of this thread. */
-  template <class F>
-  SURPRISAL_DEVICE void for_each(F&& f) const {
-    // Places and addresses are made anew: kept from an earlier loop they would take as many registers as the row.
-    const int first_place = opaque(team.rank);
-    SURPRISAL_UNROLL
-    for (int j = 0; j < kElements<Compute<T>>; ++j) {
-      const int i = first_place + j * team.size;
-      if (has(i)) f(j, i);
-    }
-  }
-
-  /** A place of a row with a value of its own. It is known before the others are written: they need the registers. */
-  struct Own {
-    int place = -1;  // −1: this thread has none
-    T value = {};
-  };
-
-  /** Writes f(j, i) to this thread's places i of a row in shared memory; 0 where the row does not count. */
-  template <class F>
-  SURPRISAL_DEVICE void write(T* shared_row, const Own& own, F&& f) const {
-    const bool counts = head().state == RowState::counts;
-    for_each([&](int j, int i) { shared_row[i] = stored<T>(counts ? f(j, i) : Compute<T>(0)); });
-    if (own.place >= 0) shared_row[own.place] = own.value;
-  }
-
-  /** The label's place, where this thread has it and its row counts, with the value that `slope()` gives, in double. */
-  template <class F>
-  SURPRISAL_DEVICE Own own_label(F&& slope) const {
-    const int label = place_of(head().y);
-    if (head().state != RowState::counts || !owns(label)) return {};
-    return {label, stored<T>(static_cast<Compute<T>>(slope()))};
-  }
-
-  /** This thread's elements of its row in shared memory; `fill` past the row's end. */
-  SURPRISAL_DEVICE void read(const T* shared_row, Held<Compute<T>>& values, Compute<T> fill) const {
-    SURPRISAL_UNROLL
-    for (int j = 0; j < kElements<Compute<T>>; ++j) {
-      values[j] = has(place(j)) ? widen(shared_row[place(j)]) : fill;
-    }
-  }
-
-  /** A dense target's elements of this thread: of the row, or of its class index. */
-  SURPRISAL_DEVICE void read_dense(int64_t y, Held<Compute<T>>& values) const {
-    const Strides& strides = call.dense_strides;
-    const int64_t row_at =
-        call.dense_by_index ? y * strides.outer : RowPlaces(call.inner, first).offset(strides, team.number);
-    with_dense<T>(call.dense_dtype, [&](auto storage) {
-      const auto* from = static_cast<const decltype(storage)*>(call.dense) + row_at + begin * strides.classes;
-      SURPRISAL_UNROLL
-      for (int j = 0; j < kElements<Compute<T>>; ++j) {
-        values[j] = 0;
-        if (has(place(j))) values[j] = widen(load_global(from + place(j) * strides.classes));
-      }
-    });
-  }
-
-  /**
-   * Puts a row's loss where it belongs, and adds it to the call's. The first thread of a team has it; of a cluster,
-   * that of the block that leads.
-   */
-  SURPRISAL_DEVICE void put_loss(const Problem& problem, int64_t rows, bool leads, double loss) const {
-    if (exists && leads && team.rank == 0) {
-      loss = loss_of(head().state, loss);
-      put_row_loss<Compute<T>>(call, row, loss);
-      heads()[team.number].loss = loss;
-    }
-    if (call.reduction == Reduction::none || (plan.cluster > 1 && !leads)) return;
-    sync_block();
-    double sum[1] = {thread_index() < count ? heads()[thread_index()].loss : 0};
-    if (count > 1) {
-      Team(thread_count(), 1, scratch).sum(sum);
-      sync_block();
-    }
-    add_loss(problem, plan.tiles(rows), part, sum[0], scratch);
-  }
-};
+}
 
 /** What a driver without terms of its own gives for an element. */
 struct NoTerms {
@@ -230,6 +61,74 @@ struct NoTerms {
     return {};
   }
 };
+
+/** A thread's part of a row's sums: of S as `others` and how many are at the maximum, and of n more terms. */
+template <class R, int n>
+struct ThreadSums {
+  Terms<R, n + 1> terms;
+  int maxima = 0;
+};
+
+/** The largest logits of a thread's runs, and of all of them. */
+template <class R, int runs>
+struct RunMaxima {
+  R of_run[runs];
+  R all = -static_cast<R>(INFINITY);
+
+  template <int run, int n>
+  SURPRISAL_DEVICE void find(const R (&z)[n]) {
+    SURPRISAL_UNROLL
+    for (int k = 0; k < runs; ++k) {
+      of_run[k] = largest_of<run>(z + k * run);
+      all = larger(of_run[k], all);
+    }
+  }
+};
+
+/**
+ * One exponential an element, of logits that a thread holds and which these take the place of: their sums, and those of
+ * the n terms that `each(j, shifted)` gives of an element. Elements past the row's end are −∞; of the runs from
+ * `count` on there is none.
+ */
+template <int n, int run, class R, int elements, class Exponential, class Each>
+SURPRISAL_DEVICE ThreadSums<R, n> exponentials(R (&z)[elements], const R (&maxima)[elements / run], int count, R max,
+                                               const Exponential& exponential, Each&& each) {
+  ThreadSums<R, n> sums;
+  sums.terms = sum_in_pairs<elements / run>([&](int k) {
+    if (k >= count) {
+      SURPRISAL_UNROLL
+      for (int i = 0; i < run; ++i) z[k * run + i] = 0;
+      return Terms<R, n + 1>{};
+    }
+    R rest[run];
+    Terms<R, n> others[run];
+    SURPRISAL_UNROLL
+    for (int i = 0; i < run; ++i) {
+      const R e = exponential(z[k * run + i]);
+      others[i] = each(k * run + i, Shifted<R>{exponential.difference(z[k * run + i]), e});
+      rest[i] = e;
+    }
+    // Few runs have the maximum, which is counted and not added up.
+    if (maxima[k] == max) {
+      SURPRISAL_UNROLL
+      for (int i = 0; i < run; ++i) {
+        sums.maxima += z[k * run + i] == max;
+        rest[i] = rest_term(z[k * run + i], max, rest[i]);
+        z[k * run + i] = z[k * run + i] == max ? R(1) : rest[i];
+      }
+    } else {
+      SURPRISAL_UNROLL
+      for (int i = 0; i < run; ++i) z[k * run + i] = rest[i];
+    }
+    return sum_in_pairs<run>([&](int i) {
+      Terms<R, n + 1> all;
+      all.term[0] = rest[i];
+      for (int t = 0; t < n; ++t) all.term[t + 1] = others[i].term[t];
+      return all;
+    });
+  });
+  return sums;
+}
 
 /** Sums of a row, and of n more terms that a driver asked for. */
 template <int n>
@@ -240,29 +139,22 @@ struct PassSums {
 
 /**
  * One exponential an element, of a row that the team's threads hold: its sums, and those of the n terms that
- * `each(j, shifted)` gives of an element. Elements past the row's end are −∞.
+ * `each(j, shifted)` gives of an element.
  */
-template <int n, class R, class Each>
-SURPRISAL_DEVICE PassSums<n> softmax_pass(Team& team, const Held<R>& z, Held<R>& e, Each&& each) {
-  R largest = -static_cast<R>(INFINITY);
-  SURPRISAL_UNROLL
-  for (int j = 0; j < kElements<R>; ++j) largest = maximum(z[j], largest);
-  const R max = team.maximum(largest);
-  const ExponentialBelow<R> exponential(max);
-  int maxima = 0;
-  const auto terms = sum_in_pairs<kElements<R>>([&](int j) {
-    maxima += z[j] == max;
-    e[j] = exponential(z[j]);
-    const Terms<R, n> others = each(j, Shifted<R>{exponential.difference(z[j]), e[j]});
-    Terms<R, n + 1> all;
-    all.term[0] = rest_term(z[j], max, e[j]);
-    for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
-    return all;
-  });
-  double sums[n + 2] = {static_cast<double>(maxima)};
-  for (int i = 0; i <= n; ++i) sums[i + 1] = static_cast<double>(terms.term[i]);
-  team.sum(sums);
-  PassSums<n> result = {RowSums<>(static_cast<double>(max), sums[1], sums[0]), {}};
+template <int n, class T, int elements, class Each>
+SURPRISAL_DEVICE PassSums<n> softmax_pass(RowPart<T>& rows, Compute<T> (&z)[elements], Each&& each) {
+  using R = Compute<T>;
+  constexpr int kRun = RowPart<T>::kRun, kRuns = elements / kRun;
+  RunMaxima<R, kRuns> maxima;
+  maxima.template find<kRun>(z);
+  R max[1] = {maxima.all};
+  rows.team.maximum(max);
+  const RowExponential<T> exponential(max[0]);
+  const auto own = exponentials<n, kRun>(z, maxima.of_run, rows.plan.runs, max[0], exponential, each);
+  double sums[n + 2] = {static_cast<double>(own.maxima)};
+  for (int i = 0; i <= n; ++i) sums[i + 1] = static_cast<double>(own.terms.term[i]);
+  rows.team.sum(sums);
+  PassSums<n> result = {RowSums<>(static_cast<double>(max[0]), sums[1], sums[0]), {}};
   for (int i = 0; i < n; ++i) result.terms[i] = sums[i + 2];
   return result;
 }
@@ -291,16 +183,14 @@ struct RunningSums {
 
   /** The next classes of the thread; `each(j, shifted, q_sum)` gives an element's term of `dot`, and adds to `q_sum`.
    */
-  template <class Each>
-  SURPRISAL_DEVICE void add(const Held<R>& z, Each&& each) {
-    R largest = max;
-    SURPRISAL_UNROLL
-    for (int j = 0; j < kElements<R>; ++j) largest = maximum(z[j], largest);
+  template <int n, class Each>
+  SURPRISAL_DEVICE void add(const R (&z)[n], Each&& each) {
+    const R largest = larger(largest_of<n>(z), max);
     raise(largest);
     const R m = base();
     const ExponentialBelow<R> exponential(m);
     int count = 0;
-    const auto terms = sum_in_pairs<kElements<R>>([&](int j) {
+    const auto terms = sum_in_pairs<n>([&](int j) {
       count += z[j] == m;
       const Shifted<R> shifted = {exponential.difference(z[j]), exponential(z[j])};
       Terms<R, 2> both;
@@ -315,7 +205,9 @@ struct RunningSums {
 
   /** The whole row's. All threads of the block call it. */
   SURPRISAL_DEVICE void finish(Team& team) {
-    raise(team.maximum(max));
+    R largest[1] = {max};
+    team.maximum(largest);
+    raise(largest[0]);
     double sums[4] = {others, maxima, q_sum, dot};
     team.sum(sums);
     others = sums[0];

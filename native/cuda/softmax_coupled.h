@@ -14,8 +14,10 @@ struct CoupledSums {
 };
 
 /** The formula over one row, whose sums are known. */
-template <class R, class Formula>
+template <class T, class Formula>
 class CoupledRow {
+  using R = Compute<T>;
+
  public:
   SURPRISAL_DEVICE CoupledRow(const Formula& formula, const RowSums<>& row)
       : formula_(formula),
@@ -38,7 +40,7 @@ class CoupledRow {
     formula_.label(e * row_.inverse(), row_.complement(e), log_p, sums.label_loss, sums.label_slope);
   }
 
-  SURPRISAL_DEVICE R exponential(R z) const { return ExponentialBelow<R>(max_)(z); }
+  SURPRISAL_DEVICE R exponential(R z) const { return RowExponential<T>(max_)(z); }
 
  private:
   const Formula& formula_;
@@ -55,69 +57,60 @@ SURPRISAL_DEVICE void finish_sums(Team& team, CoupledSums& sums) {
 
 /** The label's slope, for the thread that has its place. */
 template <class T, class Coupled>
-SURPRISAL_DEVICE auto own_slope(const RowBlock<T>& block, const Coupled& coupled, const RowSums<>& row,
-                                const CoupledSums& sums, Compute<T> z_label) {
-  return block.own_label([&] {
-    const double e = coupled.exponential(z_label);
-    return CoupledGradient<Compute<T>>::label(row, sums.label_slope, sums.slope, e, block.head().scale);
-  });
+SURPRISAL_DEVICE typename RowPart<T>::Own own_slope(const RowPart<T>& rows, const Coupled& coupled,
+                                                    const RowSums<>& row, const CoupledSums& sums, Compute<T> z_label) {
+  const int label = rows.label_place();
+  if (!rows.owns(label)) return {};
+  const double e = coupled.exponential(z_label);
+  const double slope = CoupledGradient<Compute<T>>::label(row, sums.label_slope, sums.slope, e, rows.scale());
+  return {label, static_cast<Compute<T>>(slope)};
 }
+
+/** Of a row that a thread holds, of whose slopes it holds as much. */
+inline constexpr int kCoupledBytes = kRegisterBytes / 2;
 
 template <class T, class Formula>
 struct SoftmaxCoupled {
   using R = Compute<T>;
-  static constexpr int most_threads = kRowThreads;
+  static constexpr int kHeld = kElements<R, kCoupledBytes>;
+  static constexpr int most_threads = kThreadsOfRow<R>;
 
   Problem problem;
   RowPlan plan;
   Formula formula;
 
   SURPRISAL_DEVICE void operator()() const {
-    const Evaluation& call = problem.call;
-    RowBlock<T> block(call, plan, call.rows());
-    const T* input = static_cast<const T*>(call.input);
-    block.read_heads(problem);
-    block.load(input, call.input_strides);
-    const RowHead& head = block.head();
-
-    Held<R> z, e;
-    block.read(block.shared_row(input, call.input_strides), z, -static_cast<R>(INFINITY));
-    const bool leads = block.team.block == 0;
-    const int label = block.place_of(head.y);
-    // Its thread and the first one ask for it; other blocks of a cluster don't hold it.
-    R z_label = 0;
-    if (label >= 0) {
-      z_label = widen(block.shared_row(input, call.input_strides)[label]);
-    } else if (leads && block.team.rank == 0 && block.exists) {
-      z_label = widen(load_global(block.global(input, call.input_strides, head.y)));
-    }
-    const RowSums<> row = softmax_pass<0, R>(block.team, z, e, NoTerms{}).row;
-    const CoupledRow<R, Formula> coupled(formula, row);
+    RowPart<T> rows(problem, plan);
+    R z[kHeld], e[kHeld];
+    rows.load_logits(z);
+    rows.find_label();
+    const R z_label = rows.label_logit();
+    SURPRISAL_UNROLL
+    for (int j = 0; j < kHeld; ++j) e[j] = z[j];
+    const RowSums<> row = softmax_pass<0>(rows, e, NoTerms{}).row;
+    const CoupledRow<T, Formula> coupled(formula, row);
     CoupledSums sums = {};
-    if (leads && block.team.rank == 0) coupled.label(z_label, sums);
-    Held<R> slopes;
-    const auto others = sum_in_pairs<kElements<R>>([&](int j) {
-      const int i = block.place(j);
+    if (rows.leads()) coupled.label(z_label, sums);
+    // The slopes take the place of the logits. A row that does not count has no label, and its sums are not asked for.
+    const int label = rows.label_place();
+    const auto others = sum_in_pairs<kHeld>([&](int j) {
       Terms<R, 2> terms;
-      if (block.has(i) && i != label) terms = coupled.other(z[j], e[j]);
-      slopes[j] = terms.term[1];
+      if (j / rows.kRun < plan.runs && rows.has(j) && rows.place_of_element(j) != label)
+        terms = coupled.other(z[j], e[j]);
+      z[j] = terms.term[1];
       return terms;
     });
     sums.loss = static_cast<double>(others.term[0]);
     sums.slope = static_cast<double>(others.term[1]);
-    finish_sums(block.team, sums);
-
-    if (call.grad != nullptr) {
-      T* grad = static_cast<T*>(call.grad);
-      const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
-      const auto own = own_slope(block, coupled, row, sums, z_label);
-      sync_block();  // The logits were read; the gradient may lie otherwise beside multiples of 16.
-      block.write(block.shared_row(grad, call.grad_strides), own,
-                  [&](int j, int) { return gradient.value(slopes[j], e[j]); });
-      block.store(grad, call.grad_strides);
+    finish_sums(rows.team, sums);
+    if (problem.call.grad != nullptr) {
+      const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, rows.scale());
+      const bool counts = rows.counts();
+      SURPRISAL_UNROLL
+      for (int j = 0; j < kHeld; ++j) z[j] = counts ? gradient.value(z[j], e[j]) : R(0);
+      rows.write(z, own_slope(rows, coupled, row, sums, z_label));
     }
-    block.put_loss(problem, call.rows(), leads, sums.loss + sums.label_loss);
-    if (plan.cluster > 1) sync_cluster();  // Others may still read this block's shared memory.
+    rows.put_loss(LinearLoss(sums.loss + sums.label_loss));
   }
 };
 
@@ -125,6 +118,7 @@ struct SoftmaxCoupled {
 template <class T, class Formula>
 struct SoftmaxCoupledPasses {
   using R = Compute<T>;
+  static constexpr int kHeld = kElements<R, kPassBytes>;
   static constexpr int most_threads = kPassThreads;
 
   Problem problem;
@@ -133,59 +127,65 @@ struct SoftmaxCoupledPasses {
 
   SURPRISAL_DEVICE void operator()() const {
     const Evaluation& call = problem.call;
-    RowBlock<T> block(call, plan, call.rows());
-    const T* input = static_cast<const T*>(call.input);
-    block.read_heads(problem);
-    sync_block();
-    const RowHead& head = block.head();
-    const R z_label = widen(load_global(block.global(input, call.input_strides, head.y)));
+    RowPart<T> rows(problem, plan);
+    rows.find_label();
+    const auto for_each_slice = [&](auto&& f) {
+      rows.for_each_slice([&] {
+        R z[kHeld];
+        rows.load_logits(z);
+        f(z);
+      });
+    };
+    const R z_label = rows.label_logit();
 
     RunningSums<R> running;
-    block.for_each_tile(input, call.input_strides,
-                        [&](const Held<R>& z) { running.add(z, [](int, Shifted<R>, double&) { return R(0); }); });
-    running.finish(block.team);
+    for_each_slice([&](const R(&z)[kHeld]) { running.add(z, [](int, Shifted<R>, double&) { return R(0); }); });
+    running.finish(rows.team);
     const RowSums<> row = running.row();
-    const CoupledRow<R, Formula> coupled(formula, row);
+    const CoupledRow<T, Formula> coupled(formula, row);
     CoupledSums sums = {};
-    if (block.team.rank == 0) coupled.label(z_label, sums);
-    block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
-      const auto others = sum_in_pairs<kElements<R>>([&](int j) {
-        const int i = block.place(j);
-        return block.has(i) && i != block.place_of(head.y) ? coupled.other(z[j], coupled.exponential(z[j]))
-                                                           : Terms<R, 2>{};
+    if (rows.leads()) coupled.label(z_label, sums);
+    for_each_slice([&](const R(&z)[kHeld]) {
+      const int label = rows.label_place();
+      const auto others = sum_in_pairs<kHeld>([&](int j) {
+        return rows.has(j) && rows.place_of_element(j) != label ? coupled.other(z[j], coupled.exponential(z[j]))
+                                                                : Terms<R, 2>{};
       });
       sums.loss += static_cast<double>(others.term[0]);
       sums.slope += static_cast<double>(others.term[1]);
     });
-    finish_sums(block.team, sums);
+    finish_sums(rows.team, sums);
 
     if (call.grad != nullptr) {
-      T* grad = static_cast<T*>(call.grad);
-      const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, head.scale);
-      block.for_each_tile(input, call.input_strides, [&](const Held<R>& z) {
-        const auto own = own_slope(block, coupled, row, sums, z_label);
-        block.write(block.shared_row(grad, call.grad_strides), own, [&](int j, int) {
+      const CoupledGradient<R> gradient(row, sums.slope + sums.label_slope, rows.scale());
+      const bool counts = rows.counts();
+      for_each_slice([&](R(&z)[kHeld]) {
+        SURPRISAL_UNROLL
+        for (int j = 0; j < kHeld; ++j) {
           const R e = coupled.exponential(z[j]);
-          return gradient.value(coupled.other(z[j], e).term[1], e);
-        });
-        block.store(grad, call.grad_strides);
-        sync_block();
+          z[j] = counts && rows.has(j) ? gradient.value(coupled.other(z[j], e).term[1], e) : R(0);
+        }
+        rows.write(z, own_slope(rows, coupled, row, sums, z_label));
       });
     }
-    block.put_loss(problem, call.rows(), true, sums.loss + sums.label_loss);
+    rows.put_loss(LinearLoss(sums.loss + sums.label_loss));
   }
 };
 
 /** Their launches. */
 template <class T, class Formula>
 struct SoftmaxCoupledJobs {
-  static int64_t parts(const Evaluation& call, const DeviceLimits& limits) { return row_parts<T>(call, limits); }
+  static RowPlan plan_of(const Evaluation& call, const DeviceLimits& limits) {
+    return surprisal::plan_of<T>(call, limits, kCoupledBytes);
+  }
+
+  static int64_t parts(const Evaluation& call, const DeviceLimits& limits) { return plan_of(call, limits).tiles; }
 
   static void launch(const Problem& problem, const DeviceLimits& limits, Stream stream) {
     const Evaluation& call = problem.call;
     const Formula formula(call.parameters, call.classes);
-    const RowPlan plan = plan_of<T>(call, limits);
-    const LaunchShape shape = shape_of(plan, call.rows());
+    const RowPlan plan = plan_of(call, limits);
+    const LaunchShape shape = shape_of(plan, problem, limits);
     if (plan.driver == RowDriver::two_pass) {
       return surprisal::launch(SoftmaxCoupledPasses<T, Formula>{problem, plan, formula}, shape, stream);
     }

@@ -22,6 +22,10 @@ SURPRISAL_DEVICE double widen(double x) { return x; }
 SURPRISAL_DEVICE float narrow(float x, float) { return x; }
 SURPRISAL_DEVICE double narrow(double x, double) { return x; }
 
+/** The larger of two; of a number and a NaN the number. */
+SURPRISAL_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
+SURPRISAL_DEVICE double larger(double a, double b) { return fmax(a, b); }
+
 /** x as it is stored, rounded to nearest even. */
 template <class T>
 SURPRISAL_DEVICE T stored(Compute<T> x) {
@@ -31,6 +35,12 @@ SURPRISAL_DEVICE T stored(Compute<T> x) {
 /** Elements of a 16-byte access. */
 template <class T>
 inline constexpr int kPack = kPackBytes / static_cast<int>(sizeof(T));
+
+/** What one access has of neighbouring elements. */
+template <class S>
+struct alignas(kPackBytes) Pack {
+  S elements[kPack<S>];
+};
 
 /** Calls f with a value of a dense target's storage type: the logits', or what they are computed in. */
 template <class T, class F>

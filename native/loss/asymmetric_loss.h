@@ -32,6 +32,7 @@ struct AsymmetricMultiLabel {
       : clip(static_cast<R>(parameters[2])),
         floor(parameters[3] > Format<R>::smallest_normal ? static_cast<R>(parameters[3]) : Format<R>::smallest_normal),
         log_floor(static_cast<R>(log(static_cast<double>(floor)))),
+        most_odds(1 / floor),
         gamma_neg(parameters[0], parameters[4] != 0),
         gamma_pos(parameters[1], parameters[4] != 0) {}
 
@@ -76,7 +77,7 @@ struct AsymmetricMultiLabel {
           integer(gamma <= kMostByMultiplication && gamma == static_cast<int>(gamma) ? static_cast<int>(gamma) : -1) {}
   };
 
-  R clip, floor, log_floor;
+  R clip, floor, log_floor, most_odds;
   Exponent gamma_neg, gamma_pos;
 
   /** Each element by the formula that its own target asks for, so that it comes out the same among any neighbours. */
@@ -143,13 +144,14 @@ struct AsymmetricMultiLabel {
     part[odds_less_one] = excess * rest_inverse;
     const V b = excess * inverse;
     const V b_tail = residual(residual(excess, b, sum), b, sum_tail) * inverse;
-    const auto of_negative = power(b, b_tail, gamma_neg), of_positive = power(b, b_tail, gamma_pos);
+    const auto of_negative = power(b, b_tail, gamma_neg);
+    auto of_positive = of_negative;  // Positives are few.
+    if (any(is_positive)) of_positive = power(b, b_tail, gamma_pos);
     part[weight] = select(is_positive, of_positive.value, of_negative.value);
     if constexpr (kGrad) {
-      const V most_odds = V(1 / floor);
       const V smaller = part[t] * inverse;
       const V factor = select(is_positive, -smaller, smaller);
-      part[slope] = factor * (select(part[odds] > most_odds, zero, rest_inverse) * part[weight]);
+      part[slope] = factor * (select(part[odds] > V(most_odds), zero, rest_inverse) * part[weight]);
       part[log_slope] = factor * (inverse * select(is_positive, of_positive.slope, of_negative.slope));
     }
   }

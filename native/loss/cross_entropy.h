@@ -49,6 +49,19 @@ SURPRISAL_FN Number linear_loss(Number log_sum, Number q_sum, Number dot, const 
   return (q_sum + label.share) * log_sum + (dot + own);
 }
 
+/** The same, for whoever takes the logarithms of several rows together later. */
+struct LinearLoss {
+  double rest = 0, mass = 0, dot = 0;
+
+  LinearLoss() = default;
+  /** One that is known already. */
+  SURPRISAL_FN explicit LinearLoss(double loss) : dot(loss) {}
+  SURPRISAL_FN LinearLoss(const RowSums<>& row, double q_sum, double dot, const Label<>& label)
+      : rest(row.rest), mass(q_sum + label.share), dot(dot + select(label.share == 0, 0, label.share * -label.d)) {}
+
+  SURPRISAL_FN double value() const { return mass * log_sum_of(rest) + dot; }
+};
+
 /** dL/dz of a class that is not a hard label, from factors made once a row. */
 template <class S>
 struct LinearGradient {
@@ -120,7 +133,7 @@ struct KLDivergence {
     // A target of 0 adds nothing, if x is a number at all; a negative one has no logarithm.
     const V nothing = select(x == x, t * V(0), x);
     const V value = select(absolute(t) < smallest, nothing, t * difference);
-    loss = select(t < V(0), (t - t) / (t - t), value);
+    loss = select(t < V(0), V(static_cast<Scalar<V>>(NAN)), value);
     if constexpr (kGrad) grad = -t;
   }
 };

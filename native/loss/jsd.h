@@ -93,7 +93,7 @@ struct JensenShannon {
   SURPRISAL_FN static Mixture<V> mixture(V total, int splits) {
     const V lowest = V(static_cast<Scalar<V>>(lowest_mixture * splits));
     const V bounded = maximum(total, lowest);
-    const V share = V(1) / bounded;
+    const V share = reciprocal(bounded);
     return {share * V(static_cast<Scalar<V>>(splits)), share, (total - bounded) * share,
             select(total < lowest, V(1), V(0))};
   }

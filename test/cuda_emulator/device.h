@@ -14,12 +14,17 @@
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
 
+inline constexpr bool kHasClusters = true;
+
 inline int thread_index() { return emulator::thread_index(); }
 inline int thread_count() { return emulator::thread_count(); }
 inline int64_t block_index() { return emulator::block_index(); }
 inline int64_t block_count() { return emulator::block_count(); }
+inline int block_in_cluster() { return static_cast<int>(emulator::block_index() % emulator::cluster_size()); }
+inline unsigned cluster_index() { return static_cast<unsigned>(emulator::block_index() / emulator::cluster_size()); }
 inline void sync_block() { emulator::sync_block(); }
-inline void sync_cluster() { emulator::sync_cluster(); }
+inline void greet_cluster() {}
+inline void await_cluster() { emulator::sync_cluster(); }
 inline std::byte* dynamic_shared() { return emulator::dynamic_shared(); }
 
 template <class V>
@@ -29,8 +34,8 @@ inline V shuffle_xor(V x, int bits) {
 }
 
 template <class V>
-inline V* peer_shared(V* mine, int rank) {
-  return reinterpret_cast<V*>(emulator::peer_shared(reinterpret_cast<std::byte*>(mine), rank));
+inline V of_first_lane(V x) {
+  return shuffle_xor(x, thread_index() % kWarp);
 }
 
 template <class V>
@@ -48,13 +53,28 @@ inline void store_global(V* to, V x) {
 inline void check_aligned(const void* address) {
   if (reinterpret_cast<uintptr_t>(address) % kPackBytes != 0) __builtin_trap();
 }
-inline void copy_to_shared(void* shared, const void* global) {
-  check_aligned(shared);
-  check_aligned(global);
-  emulator::count_read(kPackBytes);
-  memcpy(shared, global, kPackBytes);
+template <class V>
+inline V load_broadcast(const V* from, bool first) {
+  return first ? load_global(from) : *from;
 }
-inline void wait_for_copies() {}
+template <class V>
+inline V load_fresh(const V* from) {
+  return load_global(from);
+}
+
+inline void init_mail(MailBarrier* barrier) { emulator::init_mail(barrier); }
+inline void expect_mail(MailBarrier* barrier, int bytes) { emulator::expect_mail(barrier, bytes); }
+inline void wait_for_mail(MailBarrier* barrier, unsigned turn) { emulator::wait_for_mail(barrier, turn); }
+template <class V>
+inline void send_to_block(V* mine, int rank, V value, MailBarrier* barrier) {
+  static_assert(sizeof(V) == sizeof(uint64_t));
+  const auto of_peer = [rank](void* mine) { return emulator::peer_shared(static_cast<std::byte*>(mine), rank); };
+  memcpy(of_peer(mine), &value, sizeof(value));
+  emulator::deliver(reinterpret_cast<MailBarrier*>(of_peer(barrier)), sizeof(value));
+}
+// Kernels run one after the other.
+inline void let_next_begin() {}
+inline void wait_for_previous() {}
 inline void copy_to_global(void* global, const void* shared) {
   check_aligned(shared);
   check_aligned(global);

@@ -4,9 +4,12 @@
 #include <ucontext.h>
 #endif
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -85,6 +88,21 @@ struct Barrier {
   uint64_t generation = 0;
 };
 
+/** What a MailBarrier holds here. Bytes may come before it is known how many are expected. */
+struct Mail {
+  uint16_t turns;  // that were completed
+  uint16_t expected;
+  int32_t missing;
+
+  static Mail of(const MailBarrier& barrier) {
+    Mail mail;
+    std::memcpy(&mail, &barrier, sizeof(mail));
+    return mail;
+  }
+  void put(MailBarrier* barrier) const { std::memcpy(barrier, this, sizeof(*this)); }
+};
+static_assert(sizeof(Mail) == sizeof(MailBarrier));
+
 struct Warp {
   /** A slot a lane; neighbouring shuffles take turns, so that one barrier serves each. */
   alignas(16) std::byte slots[2][kWarp][16];
@@ -113,10 +131,16 @@ struct Fiber {
   uint64_t shuffles = 0;
   const Barrier* waits_for = nullptr;
   uint64_t generation = 0;
+  const MailBarrier* mail = nullptr;
+  unsigned turn = 0;
   bool ended = false;
   void* fake_stack = nullptr;
 
-  bool may_run() const { return !ended && (waits_for == nullptr || waits_for->generation != generation); }
+  bool may_run() const {
+    if (ended) return false;
+    if (mail != nullptr) return Mail::of(*mail).turns % 2 != turn;
+    return waits_for == nullptr || waits_for->generation != generation;
+  }
 };
 
 class Machine {
@@ -129,7 +153,10 @@ class Machine {
     check(shape);
     shape_ = shape;
     thread_ = &thread;
-    for (int64_t block = 0; block < shape.blocks; block += shape.cluster) run_cluster(block);
+    std::vector<int64_t> clusters(shape.blocks / shape.cluster);
+    std::iota(clusters.begin(), clusters.end(), int64_t{0});
+    std::shuffle(clusters.begin(), clusters.end(), random_);
+    for (const int64_t cluster : clusters) run_cluster(cluster * shape.cluster);
   }
 
   Fiber& current() { return *current_; }
@@ -146,9 +173,17 @@ class Machine {
     Fiber& fiber = *current_;
     fiber.waits_for = &barrier;
     fiber.generation = barrier.generation;
-    switch_to(fiber.context, scheduler_, &fiber.fake_stack, scheduler_stack_, scheduler_stack_size_);
-    finish_switch(fiber.fake_stack);
+    rest(fiber);
     fiber.waits_for = nullptr;
+  }
+
+  /** Waits until a turn of mail is completed. */
+  void wait(const MailBarrier* mail, unsigned turn) {
+    Fiber& fiber = *current_;
+    fiber.mail = mail;
+    fiber.turn = turn;
+    if (!fiber.may_run()) rest(fiber);
+    fiber.mail = nullptr;
   }
 
   void cluster_wait() { wait(cluster_barrier_, shape_.threads * shape_.cluster); }
@@ -193,28 +228,50 @@ class Machine {
     fiber.block = &block;
     fiber.shuffles = 0;
     fiber.waits_for = nullptr;
+    fiber.mail = nullptr;
     fiber.ended = false;
     fiber.fake_stack = nullptr;
     fiber.context.begin(enter, fiber.stack.get(), kStackBytes);
   }
 
-  /** False where those that are left wait for ever. */
+  /** Lets others run until this one may go on. */
+  void rest(Fiber& fiber) {
+    switch_to(fiber.context, scheduler_, &fiber.fake_stack, scheduler_stack_, scheduler_stack_size_);
+    finish_switch(fiber.fake_stack);
+  }
+
+  /**
+   * Warps go on in an order that is never the same, and as far as they can: what one of them reads before it is
+   * written, or while it is, does not come out right by luck. False where those that are left wait for ever.
+   */
   bool take_turns(int count) {
+    std::vector<int> warps(count / kWarp);
+    std::iota(warps.begin(), warps.end(), 0);
     for (int left = count; left > 0;) {
       bool moved = false;
-      for (int i = 0; i < count; ++i) {
-        Fiber& fiber = *fibers_[i];
-        if (!fiber.may_run()) continue;
-        moved = true;
-        current_ = &fiber;
-        void* fake_stack = nullptr;
-        switch_to(scheduler_, fiber.context, &fake_stack, fiber.stack.get(), kStackBytes);
-        finish_switch(fake_stack);
-        left -= fiber.ended;
+      std::shuffle(warps.begin(), warps.end(), random_);
+      for (const int warp : warps) {
+        while (take_turn(warp, left)) moved = true;
       }
       if (!moved) return false;
     }
     return true;
+  }
+
+  /** Lets each lane of a warp go on until it waits. Whether any did; `left` is less by those that ended. */
+  bool take_turn(int warp, int& left) {
+    bool moved = false;
+    for (int lane = 0; lane < kWarp; ++lane) {
+      Fiber& fiber = *fibers_[warp * kWarp + lane];
+      if (!fiber.may_run()) continue;
+      moved = true;
+      current_ = &fiber;
+      void* fake_stack = nullptr;
+      switch_to(scheduler_, fiber.context, &fake_stack, fiber.stack.get(), kStackBytes);
+      finish_switch(fake_stack);
+      left -= fiber.ended;
+    }
+    return moved;
   }
 
   static void enter();
@@ -242,6 +299,7 @@ class Machine {
 #endif
   }
 
+  std::minstd_rand random_;
   LaunchShape shape_;
   const std::function<void()>* thread_ = nullptr;
   std::vector<Block> blocks_;
@@ -277,12 +335,33 @@ int thread_index() { return machine().current().thread; }
 int thread_count() { return machine().shape().threads; }
 int64_t block_index() { return machine().current().block->index; }
 int64_t block_count() { return machine().shape().blocks; }
+int cluster_size() { return machine().shape().cluster; }
 std::byte* dynamic_shared() { return machine().current().block->shared; }
 
 std::byte* peer_shared(std::byte* mine, int rank) { return machine().block(rank).shared + (mine - dynamic_shared()); }
 
 void sync_block() { machine().wait(machine().current().block->barrier, machine().shape().threads); }
 void sync_cluster() { machine().cluster_wait(); }
+
+namespace {
+
+void add_to(MailBarrier* barrier, bool expected, int bytes) {
+  Mail mail = Mail::of(*barrier);
+  mail.expected = mail.expected != 0 || expected;
+  mail.missing += bytes;
+  if (mail.expected != 0 && mail.missing == 0) {
+    ++mail.turns;
+    mail.expected = 0;
+  }
+  mail.put(barrier);
+}
+
+}  // namespace
+
+void init_mail(MailBarrier* barrier) { Mail{0, 0, 0}.put(barrier); }
+void expect_mail(MailBarrier* barrier, int bytes) { add_to(barrier, true, bytes); }
+void deliver(MailBarrier* barrier, int bytes) { add_to(barrier, false, -bytes); }
+void wait_for_mail(const MailBarrier* barrier, unsigned turn) { machine().wait(barrier, turn); }
 
 void shuffle_xor(void* value, size_t size, int bits) {
   Fiber& fiber = machine().current();

@@ -1,8 +1,9 @@
 #pragma once
 
 // CUDA's execution model on one thread of the CPU. The threads of a cluster's blocks are fibers, which take turns at
-// barriers and shuffles; clusters run one after the other. Shared memory is poisoned with NaN at the start of a block,
-// a buffer of exactly its size on the heap, as an AddressSanitizer build wants it.
+// barriers and shuffles; clusters run one after the other. Warps and clusters come in an order that is never the same.
+// Shared memory is poisoned with NaN at the start of a block, a buffer of exactly its size on the heap, as an
+// AddressSanitizer build wants it.
 
 #include <cstddef>
 #include <cstdint>
@@ -43,10 +44,17 @@ int thread_index();
 int thread_count();
 int64_t block_index();
 int64_t block_count();
+int cluster_size();
 std::byte* dynamic_shared();
 std::byte* peer_shared(std::byte* mine, int rank);
 void sync_block();
 void sync_cluster();
 void shuffle_xor(void* value, size_t size, int bits);
+
+// Blocks of a cluster send at once; who waits for it waits until as many bytes as were expected have come.
+void init_mail(MailBarrier*);
+void expect_mail(MailBarrier*, int bytes);
+void deliver(MailBarrier*, int bytes);
+void wait_for_mail(const MailBarrier*, unsigned turn);
 
 }  // namespace surprisal::emulator
