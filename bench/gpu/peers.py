@@ -1,18 +1,27 @@
 """timm's losses and PyTorch's, eager and under torch.compile, beside a copy from device to device in the same rounds.
 
-    python3 bench/gpu/peers.py OUT.json
+    python3 bench/gpu/peers.py OUT.json [--seconds N] [word ...]
 
-Times are medians of CUDA events over buffers that take turns, as in bench.ts, whose results they stand beside.
+Times are medians of CUDA events over buffers that take turns, as in bench.ts, whose results they stand beside. Words choose
+cases as there; after N seconds no other case is begun, and the result says how many were left out.
 """
 
+import argparse
 import json
 import pathlib
 import statistics
 import sys
+import time
 
 try:
     import torch
-    from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, LabelSmoothingCrossEntropy
+    from timm.loss import (
+        AsymmetricLossMultiLabel,
+        BinaryCrossEntropy,
+        JsdCrossEntropy,
+        LabelSmoothingCrossEntropy,
+        SoftTargetCrossEntropy,
+    )
 except ImportError as error:
     print(f"bench/gpu/peers.py: left out: {error}")
     sys.exit(0)
@@ -22,14 +31,19 @@ if not torch.cuda.is_available():
 
 SHAPES = json.loads(pathlib.Path(__file__).with_name("shapes.json").read_text(encoding="utf-8"))
 DTYPES = ("float32", "bfloat16")
-ROUNDS = 9
+ROUNDS = 7
+ROUND_MILLISECONDS = 6
+# More than twice what an H200's caches hold.
+ROTATING_BYTES = 256 * 2**20
 
-# Each with the rows of a sample.
+# Each with the rows of a sample, and whether its target is of the input's shape.
 LOSSES = {
-    "CrossEntropyLoss": (torch.nn.CrossEntropyLoss(), 1),
-    "LabelSmoothingCrossEntropy": (LabelSmoothingCrossEntropy(), 1),
-    "JsdCrossEntropy": (JsdCrossEntropy(), 3),
-    "BinaryCrossEntropy": (BinaryCrossEntropy(), 1),
+    "CrossEntropyLoss": (torch.nn.CrossEntropyLoss(), 1, False),
+    "LabelSmoothingCrossEntropy": (LabelSmoothingCrossEntropy(), 1, False),
+    "SoftTargetCrossEntropy": (SoftTargetCrossEntropy(), 1, True),
+    "JsdCrossEntropy": (JsdCrossEntropy(), 3, False),
+    "BinaryCrossEntropy": (BinaryCrossEntropy(), 1, False),
+    "AsymmetricLossMultiLabel": (AsymmetricLossMultiLabel(), 1, True),
 }
 
 
@@ -43,12 +57,35 @@ def milliseconds(call, count):
     return begin.elapsed_time(end) / count
 
 
-def measure(name, loss, dtype, rows, classes, backward, compiled):
-    size = rows * classes * torch.finfo(dtype).bits // 8
-    sets = max(1, min(8, -(-256 * 2**20 // size)))
+def sets_of(size):
+    return max(1, min(8, -(-ROTATING_BYTES // size)))
+
+
+def copies(moved):
+    """Copies of half of so many bytes, between buffers that take turns."""
+    half = moved // 2
+    pairs = [
+        [torch.empty(half, dtype=torch.uint8, device="cuda") for _ in range(2)] for _ in range(sets_of(half))
+    ]
+
+    def copy(i):
+        source, destination = pairs[i % len(pairs)]
+        destination.copy_(source)
+
+    return copy
+
+
+def measure(loss, is_dense, dtype, rows, classes, backward, compiled):
+    # What was compiled for other shapes would count towards the limit after which PyTorch compiles no more.
+    torch._dynamo.reset()
+    size = rows * classes * dtype.itemsize
+    sets = sets_of(size)
     inputs = [(3 * torch.randn(rows, classes, device="cuda")).to(dtype).requires_grad_(backward) for _ in range(sets)]
-    target = torch.randint(classes, (rows,), device="cuda")
-    function = torch.compile(loss) if compiled else loss
+    if is_dense:
+        target = torch.rand(rows, classes, device="cuda").mul_(2 / classes).to(dtype)
+    else:
+        target = torch.randint(classes, (rows,), device="cuda")
+    function = torch.compile(loss, dynamic=False) if compiled else loss
 
     def run(i):
         x = inputs[i % sets]
@@ -58,46 +95,80 @@ def measure(name, loss, dtype, rows, classes, backward, compiled):
             value.backward()
         return value
 
-    source = torch.empty(size, dtype=torch.uint8, device="cuda")
-    destination = torch.empty_like(source)
+    moved = size * (1 + backward + is_dense)
+    copy = copies(moved)
     for i in range(3):
         run(i)
-    count = max(2, min(200, int(10 / max(milliseconds(run, 2), 1e-3))))
-    ours, copies = [], []
+        copy(i)
+    count = max(2, min(200, int(ROUND_MILLISECONDS / max(milliseconds(run, 2), 1e-3))))
+    ours, theirs = [], []
     for _ in range(ROUNDS):
         ours.append(milliseconds(run, count))
-        copies.append(milliseconds(lambda i: destination.copy_(source), count))
+        theirs.append(milliseconds(copy, count))
     return {
-        "loss": name,
-        "pass": "loss and gradient" if backward else "forward",
-        "dtype": str(dtype).removeprefix("torch."),
-        "rows": rows,
-        "classes": classes,
-        "compiled": compiled,
         "microseconds": statistics.median(ours) * 1e3,
-        "copyGigabytesPerSecond": 2 * size / statistics.median(copies) / 1e6,
+        "copyGigabytesPerSecond": moved / statistics.median(theirs) / 1e6,
     }
 
 
-def main():
-    cases = []
+def wanted(words):
+    """All cases that the words choose, those of a shape together."""
     for shape in SHAPES:
         rows, classes = shape["rows"], shape["classes"]
-        for dtype in (getattr(torch, name) for name in shape["dtypes"] if name in DTYPES):
-            for name, (loss, splits) in LOSSES.items():
-                if splits != shape.get("splits", 1):
+        for dtype in shape["dtypes"]:
+            for name, (_, splits, _) in LOSSES.items():
+                if dtype not in DTYPES or splits != shape.get("splits", 1):
                     continue
-                for backward in (False, True):
-                    for compiled in (False, True):
-                        try:
-                            case = measure(name, loss, dtype, rows, classes, backward, compiled)
-                        except torch.cuda.OutOfMemoryError:
-                            torch.cuda.empty_cache()
-                            continue
-                        cases.append(case)
-                        print(json.dumps(case), flush=True)
-    result = {"torch": torch.__version__, "device": torch.cuda.get_device_name(), "cases": cases}
-    with open(sys.argv[1], "w", encoding="utf-8") as file:
+                for backward in (True, False):
+                    case = {
+                        "loss": name,
+                        "pass": "loss and gradient" if backward else "forward",
+                        "dtype": dtype,
+                        "rows": rows,
+                        "classes": classes,
+                    }
+                    line = f"{name} {case['pass']} {dtype} {rows}x{classes}".lower()
+                    if all(word.lower() in line for word in words):
+                        yield case
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("words", nargs="*")
+    arguments = parser.parse_args()
+    begin = time.monotonic()
+    cases, left_out = [], 0
+    for case in wanted(arguments.words):
+        loss, _, is_dense = LOSSES[case["loss"]]
+        for compiled in (False, True):
+            if time.monotonic() - begin > arguments.seconds:
+                left_out += 1
+                continue
+            try:
+                measured = measure(
+                    loss,
+                    is_dense,
+                    getattr(torch, case["dtype"]),
+                    case["rows"],
+                    case["classes"],
+                    case["pass"] != "forward",
+                    compiled,
+                )
+            except torch.cuda.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                left_out += 1
+                continue
+            cases.append({**case, "compiled": compiled, **measured})
+            print(json.dumps(cases[-1]), flush=True)
+    result = {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(),
+        "cases": cases,
+        "leftOut": left_out,
+    }
+    with open(arguments.out, "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
 
 
