@@ -64,7 +64,7 @@ struct RowSums {
   SURPRISAL_FN Number inverse() const { return Number(1) / (Number(1) + rest); }
   SURPRISAL_FN Number log_sum() const { return log_sum_of(rest); }
   /** 1 − p of a class with this e. */
-  SURPRISAL_FN Number complement(Number e) const { return (rest + (Number(1) - e)) * inverse(); }
+  SURPRISAL_FN Number complement(Number e) const { return (rest + (Number(1) - e)) / (Number(1) + rest); }
 };
 
 /** dz = g − p·Σg of a loss with slopes g = ∂L/∂log p, from factors made once a row. */
