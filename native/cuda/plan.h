@@ -13,7 +13,6 @@ struct DeviceLimits {
   int shared_bytes = 48 * 1024;
   /** Blocks of a cluster; 1: the device has none. */
   int cluster = 1;
-  int multiprocessors = 1;
   int device = 0;
 };
 

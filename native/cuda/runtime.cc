@@ -191,7 +191,6 @@ DeviceLimits device_limits() {
   DeviceLimits limits;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   check(cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  check(cudaDeviceGetAttribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount, device));
   limits.device = device;
   // 9.0 and 10.x take clusters of 16 blocks where a kernel asks for them, those of desktops 8.
   limits.cluster = major < kHopper ? 1 : major < kHopper + 2 ? kLargestCluster : kPortableCluster;

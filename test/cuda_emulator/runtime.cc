@@ -28,7 +28,7 @@ struct CUevent_st {
 namespace surprisal {
 namespace {
 
-thread_local DeviceLimits limits = {227 * 1024, 16, 2, 0};
+thread_local DeviceLimits limits = {227 * 1024, 16};
 
 std::atomic<int64_t> waits{0};
 
