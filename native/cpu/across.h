@@ -51,16 +51,15 @@ inline void with_storage_of(DType dtype, F&& f) {
   });
 }
 
+/** A vector of rows a class, in scratch. */
 template <class R>
 class Tile {
   using V = Vec<R>;
   static constexpr int n = V::size;
 
  public:
-  explicit Tile(const Evaluation& call, Arena& arena) : call_(call), values_(arena.take<R>(call.classes * n)) {}
-  static size_t scratch(const Evaluation& call) { return Arena::room<R>(call.classes * n); }
-
-  R* values() const { return values_; }
+  Tile(const Evaluation& call, R* values) : call_(call), values_(values) {}
+  static int64_t size(const Evaluation& call) { return call.classes * n; }
 
   void load_rows(const void* data, DType dtype, const Strides& strides, int64_t row, int count) const {
     if (count < n) clear();
@@ -83,7 +82,7 @@ class Tile {
   template <class T, class At>
   void load_each(int64_t stride, int count, At&& at) const {
     if constexpr (std::is_same_v<Compute<T>, R>) {
-      if (stride == 1) return transpose(at, values_, n, count, call_.classes, 0);
+      if (stride == 1) return transpose_to_vectors(at, Pitched<R>{values_, n}, count, call_.classes);
     }
     for (int64_t c = 0; c < call_.classes; ++c) {
       for (int j = 0; j < count; ++j) values_[c * n + j] = static_cast<R>(load_one(at(j) + c * stride));
@@ -99,7 +98,7 @@ class Tile {
     R* to = values_ + lane;
     if constexpr (std::is_same_v<Compute<T>, R>) {
       if (rows.stride == 1) {
-        return transpose(Pitched<T>{rows.data, rows.step}, to, n, length, classes, 0);
+        return transpose_to_vectors(Pitched<const T>{rows.data, rows.step}, Pitched<R>{to, n}, length, classes);
       }
       if (rows.step == 1) {
         const T* from = rows.data;
@@ -123,8 +122,7 @@ class Tile {
     const int64_t classes = call_.classes;
     const R* from = values_ + lane;
     if (rows.stride == 1) {
-      const int64_t writable = rows.step == classes ? length * classes : 0;
-      return transpose(Pitched<R>{from, n}, rows.data, rows.step, classes, length, writable);
+      return transpose_from_vectors(Pitched<const R>{from, n}, Pitched<T>{rows.data, rows.step}, classes, length);
     }
     for (int64_t c = 0; c < classes; ++c) {
       T* to = rows.data + c * rows.stride;
@@ -163,29 +161,37 @@ class TilePieces {
   int64_t step_ = 0;
 };
 
-/** Reads tiles of the logits, or of another tensor of their shape. */
+/** Reads tiles of the logits, or of another tensor of their shape; one of each unit that is worked at together. */
 template <class R>
 class TileReader {
   static constexpr int n = Vec<R>::size;
 
  public:
-  TileReader(const Evaluation& call, Block block, Arena& arena)
-      : TileReader(call, call.input, call.dtype, call.input_strides, block, arena) {}
-  TileReader(const Evaluation& call, const void* data, DType dtype, const Strides& strides, Block block, Arena& arena)
-      : call_(call), data_(data), dtype_(dtype), strides_(strides), block_(block), tile_(call, arena) {}
-  static size_t scratch(const Evaluation& call) { return Tile<R>::scratch(call); }
+  TileReader(const Evaluation& call, Block block, Arena& arena, int units = 1)
+      : TileReader(call, call.input, call.dtype, call.input_strides, block, arena, units) {}
+  TileReader(const Evaluation& call, const void* data, DType dtype, const Strides& strides, Block block, Arena& arena,
+             int units)
+      : call_(call),
+        data_(data),
+        dtype_(dtype),
+        strides_(strides),
+        block_(block),
+        tiles_(arena.take<R>(units * Tile<R>::size(call))) {}
+  static size_t scratch(const Evaluation& call, int units = 1) { return Arena::room<R>(units * Tile<R>::size(call)); }
 
-  const R* row(int64_t row) {
-    tile_.load_rows(data_, dtype_, strides_, row, rows_of_tile<n>(block_, row));
-    next_ = TilePieces<n>(call_, data_, dtype_, strides_, row + n < block_.run_end ? row + n : row);
-    return tile_.values();
+  const R* row(int64_t row, int unit = 0) {
+    tile(unit).load_rows(data_, dtype_, strides_, row, rows_of_tile<n>(block_, row));
+    return room(unit);
   }
 
-  /** Nothing: the next tile follows. */
-  void expect(int64_t) const {}
+  /** The tile that fetch_next is to fetch. Past the end any will do. */
+  void expect(int64_t row) {
+    next_ = TilePieces<n>(call_, data_, dtype_, strides_, row < block_.run_end ? row : block_.begin);
+  }
   SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.end_of(at)); }
 
-  const Tile<R>& tile() const { return tile_; }
+  R* room(int unit) const { return tiles_ + unit * Tile<R>::size(call_); }
+  Tile<R> tile(int unit) const { return {call_, room(unit)}; }
 
  private:
   const Evaluation& call_;
@@ -193,7 +199,7 @@ class TileReader {
   DType dtype_;
   Strides strides_;
   Block block_;
-  Tile<R> tile_;
+  R* tiles_;
   TilePieces<n> next_;
 };
 
@@ -203,17 +209,22 @@ class TargetTiles {
   static constexpr int n = Vec<R>::size;
 
  public:
-  TargetTiles(const Evaluation& call, Block block, Arena& arena)
-      : call_(call), block_(block), rows_(call, call.dense, call.dense_dtype, call.dense_strides, block, arena) {}
-  static size_t scratch(const Evaluation& call) { return TileReader<R>::scratch(call); }
+  TargetTiles(const Evaluation& call, Block block, Arena& arena, int units = 1)
+      : call_(call),
+        block_(block),
+        rows_(call, call.dense, call.dense_dtype, call.dense_strides, block, arena, call.dense == nullptr ? 0 : units) {
+  }
+  static size_t scratch(const Evaluation& call, int units = 1) {
+    return call.dense == nullptr ? 0 : TileReader<R>::scratch(call, units);
+  }
 
-  bool direct() const { return false; }
+  bool holds_many() const { return true; }
 
   template <class Labels>
-  const R* row(int64_t row, const Labels& labels) {
-    if (!call_.dense_by_index) return rows_.row(row);
+  const R* row(int64_t row, const Labels& labels, int unit = 0) {
+    if (!call_.dense_by_index) return rows_.row(row, unit);
     const int count = rows_of_tile<n>(block_, row);
-    const Tile<R>& tile = rows_.tile();
+    const Tile<R> tile = rows_.tile(unit);
     if (count < n) tile.clear();
     with_storage(call_.dense_dtype, [&](auto storage) {
       using T = decltype(storage);
@@ -221,9 +232,10 @@ class TargetTiles {
         return static_cast<const T*>(call_.dense) + labels.index(lane) * call_.dense_strides.outer;
       });
     });
-    return tile.values();
+    return rows_.room(unit);
   }
 
+  void expect(int64_t row) { rows_.expect(row); }
   SURPRISAL_FN void fetch_next(const R*, int64_t at) const { rows_.fetch_next(at); }
 
  private:
@@ -242,18 +254,21 @@ class TileLabels {
  public:
   TileLabels() = default;
   TileLabels(const Evaluation& call, Block block, int64_t row) : row_(row), count_(rows_of_tile<n>(block, row)) {
-    for (int64_t& index : index_) index = 0;
-    if (call.indices != nullptr) read_indices(call, row, count_, index_);
-    R classes[n];
-    for (int j = 0; j < n; ++j) {
-      if (j >= count_ || is_ignored(call, index_[j])) index_[j] = kNone;
-      classes[j] = static_cast<R>(index_[j]);
-      any_ |= index_[j] != kNone;
+    Index room[n];
+    if (call.indices == nullptr) {
+      for (int j = 0; j < n; ++j) room[j] = j < count_ ? 0 : kNone;
+    } else {
+      with_indices(call, [&](const auto* indices) {
+        if (count_ == n) return read(call, indices + row, n, room);
+        for (int j = count_; j < n; ++j) room[j] = kNone;
+        read(call, indices + row, count_, room);
+      });
     }
-    classes_ = load(classes, Full{});
+    memcpy(&index_, room, sizeof(room));
+    classes_ = V(__builtin_convertvector(index_, typename V::Raw));
   }
 
-  bool any() const { return any_; }
+  bool any() const { return !all(classes_ == V(R(kNone))); }
 
   template <class F>
   SURPRISAL_FN Number each(F&& f) const {
@@ -265,9 +280,7 @@ class TileLabels {
   }
 
   SURPRISAL_FN Number of(const R* values) const {
-    R own[n];
-    for (int j = 0; j < n; ++j) own[j] = values[index(j) * n + j];
-    return in_double(load(own, Full{}));
+    return in_double(gather_across(values, index_ < 0 ? typename V::Bits{} : index_));  // any of a lane without a class
   }
 
   SURPRISAL_FN Mask<R> at(int64_t position) const { return classes_ == V(static_cast<R>(position / n)); }
@@ -281,13 +294,24 @@ class TileLabels {
   int64_t index(int64_t lane) const { return index_[lane] == kNone ? 0 : index_[lane]; }
 
  private:
-  static constexpr int kNone = -1;
+  using Index = typename Format<R>::Int;
+  static constexpr Index kNone = -1;
+
+  template <class Stored>
+  SURPRISAL_FN static void read(const Evaluation& call, const Stored* indices, int count, Index* to) {
+    const bool ignores = call.has_ignore_index;
+    const int64_t ignored = call.ignore_index;
+    for (int j = 0; j < count; ++j) to[j] = static_cast<Index>(indices[j]);
+    if (!ignores) return;
+    for (int j = 0; j < count; ++j) {
+      if (static_cast<int64_t>(indices[j]) == ignored) to[j] = kNone;
+    }
+  }
 
   int64_t row_;
   int count_;
-  bool any_ = false;
   V classes_;
-  int64_t index_[n];
+  typename V::Bits index_;
 };
 
 /** Writes the gradient's tiles. */
@@ -298,57 +322,62 @@ class TileWriter {
 
  public:
   TileWriter(const Problem& problem, Block block, Arena& arena)
-      : call_(problem.call), block_(block), tile_(call_, arena), streams_(problem.streams) {}
-  static size_t scratch(const Evaluation& call) { return Tile<R>::scratch(call); }
+      : call_(problem.call),
+        block_(block),
+        room_(arena.take<R>(Tile<R>::size(call_))),
+        tile_(call_, room_),
+        streams_(problem.streams) {}
+  static size_t scratch(const Evaluation& call) { return Arena::room<R>(Tile<R>::size(call)); }
 
-  bool direct() const { return false; }
+  bool holds_many() const { return true; }
 
   /** Rows of a tile go to their places together. */
   static constexpr bool kInSteps = false;
 
-  R* row(int64_t row) {
-    row_ = row;
-    target_ = TilePieces<n>(call_, call_.grad, call_.dtype, call_.grad_strides, row);
-    return tile_.values();
-  }
+  /** Where a tile will be written. */
+  struct Row {
+    int64_t first;
+    TilePieces<n> pieces;
+  };
+  Row row(int64_t row) const { return {row, TilePieces<n>(call_, call_.grad, call_.dtype, call_.grad_strides, row)}; }
 
   /** To the first cache; of many classes to the second, as their lines would push everything else out of the first. */
-  SURPRISAL_FN void prepare(R*, int64_t at) const {
+  SURPRISAL_FN void prepare(const Row& row, int64_t at) const {
     if (call_.classes <= kShortRow<R>) {
-      __builtin_prefetch(target_.end_of(at), 1);
+      __builtin_prefetch(row.pieces.end_of(at), 1);
     } else {
-      __builtin_prefetch(target_.end_of(at), 0, 2);
+      __builtin_prefetch(row.pieces.end_of(at), 0, 2);
     }
   }
-  SURPRISAL_FN void prepare_ends(R*) const {}
+  SURPRISAL_FN void prepare_ends(const Row&) const {}
 
   template <class F>
-  SURPRISAL_FN void write(R* tile, const TileLabels<R>& labels, F&& f) const {
-    R* to = tile;
+  SURPRISAL_FN void write(const Row& row, const TileLabels<R>& labels, F&& f) const {
+    R* to = room_;
     int64_t stride = n;
-    const bool in_place = lies_in_columns();
+    const bool in_place = lies_in_columns(row.first);
     if (in_place) {
-      to = static_cast<R*>(call_.grad) + row_offset(call_, call_.grad_strides, row_);
+      to = static_cast<R*>(call_.grad) + row_offset(call_, call_.grad_strides, row.first);
       stride = call_.grad_strides.classes;
     }
     if (in_place && streams_ && is_aligned(to, stride)) {
       for (int64_t c = 0; c < call_.classes; ++c) stream(to + c * stride, labels.counted(f(c * n, Full{})));
     } else {
       for (int64_t c = 0; c < call_.classes; ++c) store(to + c * stride, labels.counted(f(c * n, Full{})), Full{});
-      if (!in_place) put();
+      if (!in_place) put(row.first);
     }
   }
 
   template <class F>
-  SURPRISAL_FN void write(R* tile, const TileLabels<R>& labels, V label_value, F&& f) const {
-    write(tile, labels, [&](int64_t at, auto lanes) __attribute__((always_inline)) {
+  SURPRISAL_FN void write(const Row& row, const TileLabels<R>& labels, V label_value, F&& f) const {
+    write(row, labels, [&](int64_t at, auto lanes) __attribute__((always_inline)) {
       return select(labels.at(at), label_value, f(at, lanes));
     });
   }
 
-  void clear(R*) const {
+  void clear(const Row& row) const {
     tile_.clear();
-    put();
+    put(row.first);
   }
 
   void finish() const {
@@ -357,26 +386,25 @@ class TileWriter {
 
  private:
   /** The tile's rows are neighbours in memory, one vector a class as in the tile, of the same type. */
-  bool lies_in_columns() const {
+  bool lies_in_columns(int64_t row) const {
     constexpr DType own = sizeof(R) == 8 ? DType::float64 : DType::float32;
     const bool neighbours = call_.inner == 1 ? call_.grad_strides.outer == 1
-                                             : call_.grad_strides.inner == 1 && row_ % call_.inner + n <= call_.inner;
-    return call_.dtype == own && neighbours && rows_of_tile<n>(block_, row_) == n;
+                                             : call_.grad_strides.inner == 1 && row % call_.inner + n <= call_.inner;
+    return call_.dtype == own && neighbours && rows_of_tile<n>(block_, row) == n;
   }
 
   static bool is_aligned(const R* to, int64_t stride) {
     return reinterpret_cast<uintptr_t>(to) % (n * sizeof(R)) == 0 && stride % n == 0;
   }
 
-  void put() const {
-    tile_.store_rows(call_.grad, call_.dtype, call_.grad_strides, row_, rows_of_tile<n>(block_, row_));
+  void put(int64_t row) const {
+    tile_.store_rows(call_.grad, call_.dtype, call_.grad_strides, row, rows_of_tile<n>(block_, row));
   }
 
   const Evaluation& call_;
   Block block_;
+  R* room_;
   Tile<R> tile_;
-  TilePieces<n> target_;
-  int64_t row_ = 0;
   bool streams_;
 };
 

@@ -160,6 +160,7 @@ struct RowGroup {
     const int64_t width = padded<T>(extent);
     const Formula formula(call.parameters, call.classes);
     const int splits = formula.splits;
+    const bool writes = call.grad != nullptr;
     const int64_t samples = call.rows() / splits;
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
@@ -191,10 +192,11 @@ struct RowGroup {
         const T* z = input[k].row(row);
         input[k].expect(row + Lanes::kRows);
         R* p_row = probabilities + k * width;
-        T* dz = call.grad != nullptr ? grad[k].row(row) : nullptr;
-        if (dz != nullptr) grad[k].prepare_ends(dz);
+        typename Writer::Row dz{};
+        if (writes) dz = grad[k].row(row);
+        if (writes) grad[k].prepare_ends(dz);
         const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
-          if (dz != nullptr) grad[k].prepare(dz, at);
+          if (writes) grad[k].prepare(dz, at);
           return Terms<V, 1>{inside(within, -shifted.d)};
         };
         const auto on_rise = [](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
@@ -221,11 +223,11 @@ struct RowGroup {
       const Number cross_entropy = linear_loss(sums[0].log_sum(), q_sum, dot, label);
       const Number loss = formula.loss(cross_entropy, divergence, clamped) + nothing;
       loss_sum = loss_sum + labels.counted(loss);
-      if (call.grad == nullptr) continue;
+      if (!writes) continue;
 
       const Number scale = row_scales<R, Number>(problem, labels);
       for (int k = 0; k < splits; ++k) {
-        T* dz = grad[k].row(k * samples + sample);
+        const typename Writer::Row dz = grad[k].row(k * samples + sample);
         const R* p_row = probabilities + k * width;
         const R* slope_row = slopes + k * width;
         const Number slope_sum = divergences[k].mean() + nothing;

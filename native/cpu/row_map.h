@@ -16,7 +16,7 @@ struct RowExponentials {
 
   __attribute__((noinline)) static RowSums<typename Lanes::Number> take(
       const Lanes& lanes, const typename Lanes::Reader& input, const Stored* z, typename Lanes::R* exponentials,
-      const typename Lanes::Writer& result, Stored* out) {
+      const typename Lanes::Writer& result, const typename Lanes::Writer::Row& out) {
     const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
       result.prepare(out, at);
       return Terms<V, 0>{};
@@ -53,7 +53,7 @@ struct RowMap {
     R* scratch_row = arena.take<R>(padded<T>(extent));
     for (int64_t row = block.begin; row < block.end; row += Lanes::kRows) {
       const Labels labels(call, block, row);
-      T* out = result.row(row);
+      const typename Writer::Row out = result.row(row);
       result.prepare_ends(out);
       const T* z = input.row(row);
       input.expect(row + Lanes::kRows);
@@ -69,7 +69,7 @@ struct RowMap {
 
  private:
   static void forward(const Lanes& lanes, const Reader& input, const T* z, R* exponentials, Writer& result,
-                      const Labels& labels, T* out) {
+                      const Labels& labels, const typename Writer::Row& out) {
     const RowSums<Number> sums = RowExponentials<Lanes>::take(lanes, input, z, exponentials, result, out);
     const V m(rounded<Factor>(sums.max));
     const Factor log_sum = rounded<Factor>(sums.log_sum());
@@ -80,7 +80,7 @@ struct RowMap {
   }
 
   static void backward(const Reader& input, const T* g_row, const R* output_row, int64_t extent, R* probabilities,
-                       Writer& result, const Labels& labels, T* out) {
+                       Writer& result, const Labels& labels, const typename Writer::Row& out) {
     Sum<V> sum, p_sum;
     for_each_vector<V>(extent, [&](int64_t at, auto within) __attribute__((always_inline)) {
       input.fetch_next(at);

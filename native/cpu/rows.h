@@ -60,17 +60,17 @@ SURPRISAL_FN void end_stretch(Each& each) {
 template <class T>
 class RowReader {
  public:
-  RowReader(const Evaluation& call, Block block, Arena& arena)
+  RowReader(const Evaluation& call, Block block, Arena& arena, int /*units*/ = 1)
       : call_(call), data_(static_cast<const T*>(call.input)), strides_(call.input_strides), block_(block) {
     if (!direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call.classes));
   }
 
-  static size_t scratch(const Evaluation& call) { return tile_room(call, call.input_strides); }
+  static size_t scratch(const Evaluation& call, int /*units*/ = 1) { return tile_room(call, call.input_strides); }
   static size_t tile_room(const Evaluation& call, const Strides& strides) {
     return strides.classes == 1 ? 0 : Arena::room<T>(kTileRows * padded<T>(call.classes));
   }
 
-  const T* row(int64_t row) {
+  const T* row(int64_t row, int /*unit*/ = 0) {
     if (direct()) return data_ + row_offset(call_, strides_, row);
     if (row >= tile_end_) gather(row);
     return tile_ + (row - tile_begin_) * padded<T>(call_.classes);
@@ -89,7 +89,7 @@ class RowReader {
     const T* from = data_ + row_offset(call_, strides_, row);
     const int64_t pitch = padded<T>(call_.classes);
     if (strides_.inner == 1) {
-      transpose(Pitched<T>{from, strides_.classes}, tile_, pitch, call_.classes, count, kTileRows * pitch);
+      transpose_from_vectors(Pitched<const T>{from, strides_.classes}, Pitched<T>{tile_, pitch}, call_.classes, count);
     } else {
       for (int64_t c = 0; c < call_.classes; ++c) {
         for (int64_t j = 0; j < count; ++j) tile_[j * pitch + c] = from[c * strides_.classes + j * strides_.inner];
@@ -126,8 +126,10 @@ class RowWriter {
     streams_ = problem.streams && direct();
   }
 
-  /** Rows are written where they belong, if at all; else they stand in a tile meanwhile. */
-  bool direct() const { return data_ == nullptr || strides_.classes == 1; }
+  /** Whether rows of several units can be worked at together: where they belong, if at all, and not in a tile. */
+  bool holds_many() const { return direct(); }
+
+  using Row = T*;
 
   static size_t scratch(const Evaluation& call) { return RowReader<T>::tile_room(call, call.grad_strides); }
 
@@ -245,7 +247,7 @@ class RowWriter {
     T* to = data_ + row_offset(call_, strides_, tile_begin_);
     const int64_t pitch = padded<T>(call_.classes), count = tile_end_ - tile_begin_;
     if (strides_.inner == 1) {
-      transpose(Pitched<T>{tile_, pitch}, to, strides_.classes, count, call_.classes, 0);
+      transpose_to_vectors(Pitched<const T>{tile_, pitch}, Pitched<T>{to, strides_.classes}, count, call_.classes);
     } else {
       for (int64_t c = 0; c < call_.classes; ++c) {
         for (int64_t j = 0; j < count; ++j) to[c * strides_.classes + j * strides_.inner] = tile_[j * pitch + c];
@@ -255,6 +257,8 @@ class RowWriter {
   }
 
  private:
+  bool direct() const { return data_ == nullptr || strides_.classes == 1; }
+
   const Evaluation& call_;
   T* data_;
   Strides strides_;
@@ -283,15 +287,16 @@ inline auto with_storage(DType dtype, F&& f) {
 template <class R>
 class DenseReader {
  public:
-  DenseReader(const Evaluation& call, Block, Arena& arena) : call_(call) {
+  DenseReader(const Evaluation& call, Block, Arena& arena, int /*units*/ = 1) : call_(call) {
     if (call.dense != nullptr && !direct()) converted_ = arena.take<R>(padded<R>(call.classes));
   }
 
-  static size_t scratch(const Evaluation& call) {
+  static size_t scratch(const Evaluation& call, int /*units*/ = 1) {
     return call.dense == nullptr ? 0 : Arena::room<R>(padded<R>(call.classes));
   }
 
-  /** Rows are used where they are: they stay. Else one is there at a time. */
+  /** Whether rows of several units are there together: they are used where they are. Else there is one at a time. */
+  bool holds_many() const { return direct(); }
   bool direct() const {
     constexpr DType own = sizeof(R) == 8 ? DType::float64 : DType::float32;
     return call_.dense_dtype == own && call_.dense_strides.classes == 1;
@@ -300,10 +305,11 @@ class DenseReader {
   /** The row of a unit; or, with a label, of its class index where that is asked for. */
   const R* row(int64_t row) { return at(row_offset(call_, call_.dense_strides, row)); }
   template <class Label>
-  const R* row(int64_t row, const Label& label) {
+  const R* row(int64_t row, const Label& label, int /*unit*/ = 0) {
     return call_.dense_by_index ? at(label.index() * call_.dense_strides.outer) : this->row(row);
   }
 
+  void expect(int64_t) const {}
   /** What is a little ahead of an element of the row. Short rows are better left to come by themselves. */
   SURPRISAL_FN void fetch_next(const R* row, int64_t c) const { __builtin_prefetch(row + c + kFetchedAhead); }
 

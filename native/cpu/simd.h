@@ -589,17 +589,59 @@ struct ComputeOf<double> {
 template <class T>
 using Compute = typename ComputeOf<T>::type;
 
+/** values[index·size + lane] of each lane, size being a vector's. */
+SURPRISAL_FN Vec<float> gather_across(const float* values, IntVector index) {
+  using V = Vec<float>;
+#if defined(__AVX512F__)
+  const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+  const auto half = [&](__m256i of_half, int lane) __attribute__((always_inline)) {
+    const __m512i offset = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(of_half), 4), lanes);
+    return _mm512_i64gather_ps(offset, values + lane, sizeof(float));
+  };
+  const __m512 low = _mm512_castps256_ps512(half(_mm512_castsi512_si256((__m512i)index), 0));
+  return V((FloatVector)_mm512_insertf32x8(low, half(_mm512_extracti64x4_epi64((__m512i)index, 1), 8), 1));
+#else
+  V v;
+  for (int i = 0; i < V::size; ++i) v.raw[i] = values[int64_t{index[i]} * V::size + i];
+  return v;
+#endif
+}
+SURPRISAL_FN Vec<double> gather_across(const double* values, LongVector index) {
+  using V = Vec<double>;
+#if defined(__AVX512F__)
+  const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i offset = _mm512_add_epi64(_mm512_slli_epi64((__m512i)index, 3), lanes);
+  return V((DoubleVector)_mm512_i64gather_pd(offset, values, sizeof(double)));
+#else
+  V v;
+  for (int i = 0; i < V::size; ++i) v.raw[i] = values[index[i] * V::size + i];
+  return v;
+#endif
+}
+
+/** A vector as it stands in memory. */
 template <class T>
-SURPRISAL_FN Vec<Compute<T>> load(const T* from, Full, Compute<T> /*fill*/ = 0) {
+SURPRISAL_FN auto as_stored(Vec<Compute<T>> v) {
   if constexpr (sizeof(T) == sizeof(Compute<T>)) {
-    Vec<Compute<T>> v;
-    memcpy(&v.raw, from, sizeof(v.raw));
-    return v;
+    return v.raw;
   } else {
-    HalfVector bits;
-    memcpy(&bits, from, sizeof(bits));
+    return narrow(v.raw, T{});
+  }
+}
+template <class T, class Stored>
+SURPRISAL_FN Vec<Compute<T>> from_stored(Stored bits) {
+  if constexpr (sizeof(T) == sizeof(Compute<T>)) {
+    return Vec<Compute<T>>(bits);
+  } else {
     return Vec<float>(widen(bits, T{}));
   }
+}
+
+template <class T>
+SURPRISAL_FN Vec<Compute<T>> load(const T* from, Full, Compute<T> /*fill*/ = 0) {
+  decltype(as_stored<T>(Vec<Compute<T>>())) bits;
+  memcpy(&bits, from, sizeof(bits));
+  return from_stored<T>(bits);
 }
 
 /** The first lanes; the others are `fill`. */
@@ -627,16 +669,6 @@ SURPRISAL_FN Vec<Compute<T>> load(const T* from, Partial lanes, Compute<T> fill 
   for (int i = 0; i < lanes.count; ++i) part[i] = from[i];
   return select(in_row, load(part, Full{}), V(fill));
 #endif
-}
-
-/** A vector as it stands in memory. */
-template <class T>
-SURPRISAL_FN auto as_stored(Vec<Compute<T>> v) {
-  if constexpr (sizeof(T) == sizeof(Compute<T>)) {
-    return v.raw;
-  } else {
-    return narrow(v.raw, T{});
-  }
 }
 
 template <class T>

@@ -26,6 +26,7 @@ struct SoftmaxCoupled {
   static double run(const Problem& problem, Block block) {
     const Evaluation& call = problem.call;
     const int64_t extent = Lanes::extent(call);
+    const bool writes = call.grad != nullptr;
     const Formula formula(call.parameters, call.classes);
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
@@ -39,15 +40,16 @@ struct SoftmaxCoupled {
       const typename Lanes::Labels labels(call, block, row);
       if (!labels.any()) {
         put_row_losses<R>(call, labels, Number(0));
-        if (call.grad != nullptr) grad.clear(grad.row(row));
+        if (writes) grad.clear(grad.row(row));
         continue;
       }
       const T* z = input.row(row);
       input.expect(row + Lanes::kRows);
-      T* dz = call.grad != nullptr ? grad.row(row) : nullptr;
-      if (dz != nullptr) grad.prepare_ends(dz);
+      typename Writer::Row dz{};
+      if (writes) dz = grad.row(row);
+      if (writes) grad.prepare_ends(dz);
       const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
-        if (dz != nullptr) grad.prepare(dz, at);
+        if (writes) grad.prepare(dz, at);
         return Terms<V, 0>{};
       };
       const RowSums<Number> sums =
@@ -73,7 +75,7 @@ struct SoftmaxCoupled {
       const Number loss = labels.counted(Lanes::total(others.sum[0]) + label_loss);
       loss_sum = loss_sum + loss;
       put_row_losses<R>(call, labels, loss);
-      if (dz == nullptr) continue;
+      if (!writes) continue;
       const Number scale = row_scales<R, Number>(problem, labels);
       const Number other_sum = Lanes::total(others.sum[1]);
       const CoupledGradient<Factor> gradient(sums, other_sum + label_slope, scale);

@@ -23,8 +23,9 @@ struct SoftmaxLinear {
   using Labels = typename Lanes::Labels;
 
   static size_t scratch(const Evaluation& call) {
-    return Lanes::scratch(call, kMostUnits) + Reader::scratch(call) + Writer::scratch(call) +
-           Lanes::Targets::scratch(call) + buffers(call) * Arena::room<R>(padded<T>(Lanes::extent(call)));
+    const int units = group_size(call);
+    return Lanes::scratch(call, units) + Reader::scratch(call, units) + Writer::scratch(call) +
+           Lanes::Targets::scratch(call, units) + buffers(call) * Arena::room<R>(padded<T>(Lanes::extent(call)));
   }
 
   static double run(const Problem& problem, Block block) {
@@ -107,7 +108,7 @@ struct SoftmaxLinear {
     RowSums<Number> sums;
     Number q_sum, dot;  // Σ q and Σ q·(m − z) of the spread target
     Label<Number> label;
-    T* dz;
+    typename Writer::Row dz;
     const R* dense;
   };
 
@@ -125,13 +126,12 @@ struct SoftmaxLinear {
     const Evaluation& call = problem.call;
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    const Lanes lanes(call, kMostUnits, arena);
-    Reader input(call, block, arena);
+    const int units = group_size(call);
+    const Lanes lanes(call, units, arena);
+    Reader input(call, block, arena, units);
     Writer grad(problem, block, arena);
-    typename Lanes::Targets targets(call, block, arena);
-    // Units that share a buffer, a tile or a converted target, can't wait for each other.
-    const bool direct = grad.direct() && (!is_dense(spread) || targets.direct());
-    const int most = direct ? group_size(call) : 1;
+    typename Lanes::Targets targets(call, block, arena, units);
+    const int most = grad.holds_many() && (!is_dense(spread) || targets.holds_many()) ? units : 1;
     constexpr bool kGrad = kind != Gradient::none;
     R* exponentials[kMostUnits];
     for (int i = 0; i < buffers(call); ++i) exponentials[i] = arena.take<R>(padded<T>(Lanes::extent(call)));
@@ -150,14 +150,15 @@ struct SoftmaxLinear {
           if constexpr (kGrad) grad.clear(grad.row(next));
           continue;
         }
-        if constexpr (is_dense(spread)) unit.dense = targets.row(next, unit.labels);
+        if constexpr (is_dense(spread)) unit.dense = targets.row(next, unit.labels, count);
         if constexpr (kGrad) unit.dz = grad.row(next);
-        unit.z = input.row(next);
+        unit.z = input.row(next, count);
         unit.maxima = lanes.maxima(unit.z, count);
         ++count;
       }
       for (int i = 0; i < count; ++i) {
         input.expect(next + i * Lanes::kRows);
+        if constexpr (is_dense(spread)) targets.expect(next + i * Lanes::kRows);
         pass<spread, kind>(call, formula, lanes, input, targets, grad, target, group[i], exponentials[i], waiting);
       }
       Number log_sums[kMostUnits];

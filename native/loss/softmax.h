@@ -7,6 +7,7 @@
 //   1 − p_c  = (rest + (1 − e_c)) / (1 + rest)
 
 #include <cmath>
+#include <type_traits>
 
 #include "loss.h"
 #include "math.h"
@@ -63,8 +64,15 @@ struct RowSums {
 
   SURPRISAL_FN Number inverse() const { return Number(1) / (Number(1) + rest); }
   SURPRISAL_FN Number log_sum() const { return log_sum_of(rest); }
-  /** 1 − p of a class with this e. */
-  SURPRISAL_FN Number complement(Number e) const { return (rest + (Number(1) - e)) / (Number(1) + rest); }
+  /** 1 − p of a class with this e. Of many rows the division that inverse() has done does for this too. */
+  SURPRISAL_FN Number complement(Number e) const {
+    const Number others = rest + (Number(1) - e);
+    if constexpr (std::is_arithmetic_v<Number>) {
+      return others / (Number(1) + rest);
+    } else {
+      return others * inverse();
+    }
+  }
 };
 
 /** dz = g − p·Σg of a loss with slopes g = ∂L/∂log p, from factors made once a row. */
