@@ -5,7 +5,8 @@
 // each row what is once a row. Drivers are written once over either, as loops over a unit's elements; both offer
 //
 //   extent             elements of a unit in scratch: a row; or a vector a class
-//   Reader, Writer     of a unit's logits and gradient;  Targets: of its dense targets
+//   Reader, Writer     of a unit's logits and gradient, which goes to a Writer::Row;  Targets: of its dense targets.
+//                      Units may be worked at several at a time where holds_many() of Writer and Targets is true
 //   Labels             a unit's class indices: any() row counts, each(f): f(row, index) of those that do, else 0;
 //                      of(values): the label's of a unit's elements, at(position): where it is among a vector's;
 //                      counted(x): x of rows that count, else 0; put(losses, x) of all
