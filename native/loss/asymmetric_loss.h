@@ -203,18 +203,23 @@ struct AsymmetricSingleLabel {
 
   double gamma_pos, gamma_neg;
   double on, off;
+  R lowest;  // p of others, below which they weigh nothing
 
   SURPRISAL_FN AsymmetricSingleLabel(const double* parameters, int64_t classes)
       : gamma_pos(parameters[0]), gamma_neg(parameters[1]) {
     off = parameters[2] / static_cast<double>(classes);
     on = 1 - parameters[2] + off;
+    // Where t·p^γ would come near the numbers that are not normal: CPUs take a hundred times as long over those. 2^20
+    // leaves room for the factors to come.
+    const double least = 0x1p20 * Format<R>::smallest_normal / (off > 0 ? off : 1);
+    lowest = gamma_neg == 0 ? R(0) : static_cast<R>(exp(log(least < 1 ? least : 1) / gamma_neg));
   }
 
   template <class V>
   SURPRISAL_FN void other(V p, V log_p, V& loss, V& g) const {
     using S = Scalar<V>;
     const V gamma = V(static_cast<S>(gamma_neg));
-    const V w = power_unit_uniform(p, gamma_neg) * V(static_cast<S>(off));
+    const V w = power_unit_uniform(zero_below(p, V(lowest), p), gamma_neg) * V(static_cast<S>(off));
     // A class that weighs nothing adds nothing: the limit of p^γ·log p at 0.
     const auto nothing = w == V(0);
     loss = select(nothing, V(0), -(w * log_p));
