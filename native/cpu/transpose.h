@@ -135,71 +135,62 @@ SURPRISAL_FN void for_each_block(int64_t count, F&& f) {
 }
 
 /** to(c)[r] = from(r)[c] of as many rows as a vector has lanes, half as many columns at a time. */
-template <class From, class To, class Rows, size_t... i>
-SURPRISAL_FN void transpose_rows(From from, To to, int64_t columns, Rows rows, std::index_sequence<i...>) {
+template <class From, class To, size_t... i>
+SURPRISAL_FN void transpose_rows(From from, To to, int64_t columns, std::index_sequence<i...>) {
   using V = Vec<Compute<std::remove_reference_t<decltype(*to(0))>>>;
   constexpr int half = kHalf<V>;
-  const auto row = [&](int64_t r) __attribute__((always_inline)) {
-    if constexpr (std::is_same_v<Rows, Full>) {
-      return from(r);
-    } else {
-      return from(r < rows.count ? r : rows.count - 1);
-    }
-  };
   for_each_block<half>(columns, [&](int64_t c, auto width) __attribute__((always_inline)) {
     if constexpr (std::is_same_v<decltype(width), Full>) {
-      V block[half] = {load_halves(row(i) + c, row(i + half) + c)...};
+      V block[half] = {load_halves(from(i) + c, from(i + half) + c)...};
       transpose_halves(block);
-      (store(to(c + i), block[i], rows), ...);
+      (store(to(c + i), block[i], Full{}), ...);
     } else {
-      V block[half] = {load_halves(row(i), row(i + half), width.count)...};
+      V block[half] = {load_halves(from(i), from(i + half), width.count)...};
       transpose_halves(block);
-      ((static_cast<int>(i) < width.count ? store(to(i), block[i], rows) : void()), ...);
+      ((static_cast<int>(i) < width.count ? store(to(i), block[i], Full{}) : void()), ...);
     }
   });
 }
 
 /** The same of as many columns as a vector has lanes, half as many rows at a time. */
-template <class From, class To, class Columns, size_t... i>
-SURPRISAL_FN void transpose_columns(From from, To to, int64_t rows, Columns columns, std::index_sequence<i...>) {
+template <class From, class To, size_t... i>
+SURPRISAL_FN void transpose_columns(From from, To to, int64_t rows, std::index_sequence<i...>) {
   using V = Vec<Compute<std::remove_reference_t<decltype(*to(0))>>>;
   constexpr int half = kHalf<V>;
-  const auto is_there = [&](int column) __attribute__((always_inline)) {
-    if constexpr (std::is_same_v<Columns, Full>) {
-      return true;
-    } else {
-      return column < columns.count;
-    }
-  };
   for_each_block<half>(rows, [&](int64_t r, auto height) __attribute__((always_inline)) {
     if constexpr (std::is_same_v<decltype(height), Full>) {
-      V block[half] = {load(from(r + i), columns)...};
+      V block[half] = {load(from(r + i), Full{})...};
       transpose_halves(block);
-      ((is_there(i) ? store_half<0>(to(i) + r, block[i]) : void()), ...);
-      ((is_there(i + half) ? store_half<1>(to(i + half) + r, block[i]) : void()), ...);
+      (store_half<0>(to(i) + r, block[i]), ...);
+      (store_half<1>(to(i + half) + r, block[i]), ...);
     } else {
       const auto last = static_cast<size_t>(height.count - 1);
-      V block[half] = {load(from(i < last ? i : last), columns)...};
+      V block[half] = {load(from(i < last ? i : last), Full{})...};
       transpose_halves(block);
-      ((is_there(i) ? store_half<0>(to(i), block[i], height.count) : void()), ...);
-      ((is_there(i + half) ? store_half<1>(to(i + half), block[i], height.count) : void()), ...);
+      (store_half<0>(to(i), block[i], height.count), ...);
+      (store_half<1>(to(i + half), block[i], height.count), ...);
     }
   });
+}
+
+/** The same one by one, of the few rows or columns that are left at an end. */
+template <class From, class To>
+inline void transpose_rest(From from, To to, int64_t rows, int64_t columns) {
+  using Element = std::remove_reference_t<decltype(*to(0))>;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) store_one(to(c) + r, static_cast<Compute<Element>>(load_one(from(r) + c)));
+  }
 }
 
 /** to(c)[r] = from(r)[c], written by vectors of rows. */
 template <class From, class To>
 __attribute__((noinline)) void transpose_to_vectors(From from, To to, int64_t rows, int64_t columns) {
   using V = Vec<Compute<std::remove_reference_t<decltype(*to(0))>>>;
-  constexpr std::make_index_sequence<kHalf<V>> all;
   for (int64_t r = 0; r < rows; r += V::size) {
     const auto source = [&](int64_t i) __attribute__((always_inline)) { return from(r + i); };
     const auto target = [&](int64_t c) __attribute__((always_inline)) { return to(c) + r; };
-    if (rows - r >= V::size) {
-      transpose_rows(source, target, columns, Full{}, all);
-    } else {
-      transpose_rows(source, target, columns, Partial{static_cast<int>(rows - r)}, all);
-    }
+    if (rows - r < V::size) return transpose_rest(source, target, rows - r, columns);
+    transpose_rows(source, target, columns, std::make_index_sequence<kHalf<V>>());
   }
 }
 
@@ -207,15 +198,11 @@ __attribute__((noinline)) void transpose_to_vectors(From from, To to, int64_t ro
 template <class From, class To>
 __attribute__((noinline)) void transpose_from_vectors(From from, To to, int64_t rows, int64_t columns) {
   using V = Vec<Compute<std::remove_reference_t<decltype(*to(0))>>>;
-  constexpr std::make_index_sequence<kHalf<V>> all;
   for (int64_t c = 0; c < columns; c += V::size) {
     const auto source = [&](int64_t r) __attribute__((always_inline)) { return from(r) + c; };
     const auto target = [&](int64_t i) __attribute__((always_inline)) { return to(c + i); };
-    if (columns - c >= V::size) {
-      transpose_columns(source, target, rows, Full{}, all);
-    } else {
-      transpose_columns(source, target, rows, Partial{static_cast<int>(columns - c)}, all);
-    }
+    if (columns - c < V::size) return transpose_rest(source, target, rows, columns - c);
+    transpose_columns(source, target, rows, std::make_index_sequence<kHalf<V>>());
   }
 }
 
