@@ -82,10 +82,10 @@ rmSync(reports, { recursive: true, force: true });
 mkdirSync(reports);
 
 // What these ask of the addon, others ask of it too; and each process that they start takes a second more.
-const left =
+const leftOut =
   /^((bench|package|readme|types)|cuda.*|cli.(browser|checkpoint|curve|html|progress|readme))\.test\.js$/;
 const suites = readdirSync(join(root, 'dist-dev/test'), { recursive: true }).filter(
-  (path) => path.endsWith('.test.js') && !left.test(path),
+  (path) => path.endsWith('.test.js') && !leftOut.test(path),
 );
 // Half of the time, about.
 const long = suites.filter((path) => /^numerics.(long_rows|memory|precision)\./.test(path));

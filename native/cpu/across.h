@@ -61,6 +61,8 @@ class Tile {
   Tile(const Evaluation& call, R* values) : call_(call), values_(values) {}
   static int64_t size(const Evaluation& call) { return call.classes * n; }
 
+  R* values() const { return values_; }
+
   void load_rows(const void* data, DType dtype, const Strides& strides, int64_t row, int count) const {
     if (count < n) clear();
     with_storage(dtype, [&](auto storage) {
@@ -98,7 +100,13 @@ class Tile {
     R* to = values_ + lane;
     if constexpr (std::is_same_v<Compute<T>, R>) {
       if (rows.stride == 1) {
-        return transpose_to_vectors(Pitched<const T>{rows.data, rows.step}, Pitched<R>{to, n}, length, classes);
+        if (!is_copied(lane, length)) {
+          return transpose_to_vectors(Pitched<const T>{rows.data, rows.step}, Pitched<R>{to, n}, length, classes);
+        }
+        T copy[kCopied];
+        for (int j = 0; j < length; ++j) copy_row(copy + j * classes, rows.data + j * rows.step);
+        fill_zero(copy + length * classes, (n - length) * classes);
+        return transpose_to_vectors(Pitched<const T>{copy, classes}, Pitched<R>{to, n}, n, classes);
       }
       if (rows.step == 1) {
         const T* from = rows.data;
@@ -122,7 +130,13 @@ class Tile {
     const int64_t classes = call_.classes;
     const R* from = values_ + lane;
     if (rows.stride == 1) {
-      return transpose_from_vectors(Pitched<const R>{from, n}, Pitched<T>{rows.data, rows.step}, classes, length);
+      if (!is_copied(lane, length)) {
+        return transpose_from_vectors(Pitched<const R>{from, n}, Pitched<T>{rows.data, rows.step}, classes, length);
+      }
+      T copy[kCopied];
+      transpose_from_vectors(Pitched<const R>{from, n}, Pitched<T>{copy, classes}, classes, n);
+      for (int j = 0; j < length; ++j) copy_row(rows.data + j * rows.step, copy + j * classes);
+      return;
     }
     for (int64_t c = 0; c < classes; ++c) {
       T* to = rows.data + c * rows.stride;
@@ -134,6 +148,15 @@ class Tile {
         for (int j = 0; j < length; ++j) store_one(to + j * rows.step, from[c * n + j]);
       }
     }
+  }
+
+  /** Fewer short rows than a vector has lanes, as a small batch has, go by way of a copy with as many. */
+  static constexpr int64_t kCopied = n * kShortRow<R>;
+  bool is_copied(int lane, int length) const { return lane == 0 && length < n && call_.classes <= kShortRow<R>; }
+
+  template <class T>
+  void copy_row(T* to, const T* from) const {
+    memcpy(static_cast<void*>(to), from, call_.classes * sizeof(T));
   }
 
   const Evaluation& call_;
@@ -180,8 +203,9 @@ class TileReader {
   static size_t scratch(const Evaluation& call, int units = 1) { return Arena::room<R>(units * Tile<R>::size(call)); }
 
   const R* row(int64_t row, int unit = 0) {
-    tile(unit).load_rows(data_, dtype_, strides_, row, rows_of_tile<n>(block_, row));
-    return room(unit);
+    const Tile<R> tile = this->tile(unit);
+    tile.load_rows(data_, dtype_, strides_, row, rows_of_tile<n>(block_, row));
+    return tile.values();
   }
 
   /** The tile that fetch_next is to fetch. Past the end any will do. */
@@ -190,8 +214,7 @@ class TileReader {
   }
   SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.end_of(at)); }
 
-  R* room(int unit) const { return tiles_ + unit * Tile<R>::size(call_); }
-  Tile<R> tile(int unit) const { return {call_, room(unit)}; }
+  Tile<R> tile(int unit) const { return {call_, tiles_ + unit * Tile<R>::size(call_)}; }
 
  private:
   const Evaluation& call_;
@@ -232,7 +255,7 @@ class TargetTiles {
         return static_cast<const T*>(call_.dense) + labels.index(lane) * call_.dense_strides.outer;
       });
     });
-    return rows_.room(unit);
+    return tile.values();
   }
 
   void expect(int64_t row) { rows_.expect(row); }
@@ -324,8 +347,7 @@ class TileWriter {
   TileWriter(const Problem& problem, Block block, Arena& arena)
       : call_(problem.call),
         block_(block),
-        room_(arena.take<R>(Tile<R>::size(call_))),
-        tile_(call_, room_),
+        tile_(call_, arena.take<R>(Tile<R>::size(call_))),
         streams_(problem.streams) {}
   static size_t scratch(const Evaluation& call) { return Arena::room<R>(Tile<R>::size(call)); }
 
@@ -353,7 +375,7 @@ class TileWriter {
 
   template <class F>
   SURPRISAL_FN void write(const Row& row, const TileLabels<R>& labels, F&& f) const {
-    R* to = room_;
+    R* to = tile_.values();
     int64_t stride = n;
     const bool in_place = lies_in_columns(row.first);
     if (in_place) {
@@ -403,7 +425,6 @@ class TileWriter {
 
   const Evaluation& call_;
   Block block_;
-  R* room_;
   Tile<R> tile_;
   bool streams_;
 };

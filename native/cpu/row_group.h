@@ -193,8 +193,10 @@ struct RowGroup {
         input[k].expect(row + Lanes::kRows);
         R* p_row = probabilities + k * width;
         typename Writer::Row dz{};
-        if (writes) dz = grad[k].row(row);
-        if (writes) grad[k].prepare_ends(dz);
+        if (writes) {
+          dz = grad[k].row(row);
+          grad[k].prepare_ends(dz);
+        }
         const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
           if (writes) grad[k].prepare(dz, at);
           return Terms<V, 1>{inside(within, -shifted.d)};

@@ -46,8 +46,10 @@ struct SoftmaxCoupled {
       const T* z = input.row(row);
       input.expect(row + Lanes::kRows);
       typename Writer::Row dz{};
-      if (writes) dz = grad.row(row);
-      if (writes) grad.prepare_ends(dz);
+      if (writes) {
+        dz = grad.row(row);
+        grad.prepare_ends(dz);
+      }
       const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
         if (writes) grad.prepare(dz, at);
         return Terms<V, 0>{};

@@ -19,7 +19,6 @@ inline constexpr int kHalf = V::size / 2;
 template <class Whole>
 struct HalfOf {
   using Element = std::remove_cvref_t<decltype(std::declval<Whole>()[0])>;
-  static constexpr int size = sizeof(Whole) / sizeof(Element) / 2;
   typedef Element type __attribute__((vector_size(sizeof(Whole) / 2)));
 };
 
@@ -122,8 +121,7 @@ struct Pitched {
   SURPRISAL_FN T* operator()(int64_t row) const { return data + row * pitch; }
 };
 
-/** Calls f for blocks of [0, count): the last one overlaps the one before it, and may be narrower if it is the only
- * one. */
+/** Calls f(begin, lanes) for blocks of [0, count): the last overlaps the one before it; an only one may be narrower. */
 template <int width, class F>
 SURPRISAL_FN void for_each_block(int64_t count, F&& f) {
   if (count < width) return f(0, Partial{static_cast<int>(count)});
