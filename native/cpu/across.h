@@ -176,6 +176,7 @@ class TilePieces {
         step_((strides.classes == 1 ? n : strides.classes) * size_of(dtype)) {}
 
   SURPRISAL_FN const char* end_of(int64_t position) const { return last_ + position / n * step_; }
+  SURPRISAL_FN void fetch(int64_t position) const { __builtin_prefetch(end_of(position)); }
 
  private:
   static int64_t size_of(DType dtype) { return kDTypeSizes[static_cast<int>(dtype)]; }
@@ -212,7 +213,8 @@ class TileReader {
   void expect(int64_t row) {
     next_ = TilePieces<n>(call_, data_, dtype_, strides_, row < block_.run_end ? row : block_.begin);
   }
-  SURPRISAL_FN void fetch_next(int64_t at) const { __builtin_prefetch(next_.end_of(at)); }
+  SURPRISAL_FN void fetch_next(int64_t at) const { next_.fetch(at); }
+  const TilePieces<n>& next() const { return next_; }
 
   Tile<R> tile(int unit) const { return {call_, tiles_ + unit * Tile<R>::size(call_)}; }
 
@@ -259,7 +261,8 @@ class TargetTiles {
   }
 
   void expect(int64_t row) { rows_.expect(row); }
-  SURPRISAL_FN void fetch_next(const R*, int64_t at) const { rows_.fetch_next(at); }
+  /** What to fetch beside an element of a tile: the next one. */
+  auto ahead(const R*) const { return rows_.next(); }
 
  private:
   const Evaluation& call_;

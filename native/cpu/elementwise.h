@@ -157,7 +157,6 @@ struct Elementwise {
     } else {
       for (int64_t row = block.begin; row < block.end; ++row) {
         const T* x = input.row(row);
-        const R* y = indexed ? nullptr : dense.row(row);
         const int64_t index = indexed ? read_index(call, row) : -1;
         T* dx = nullptr;
         if constexpr (kGrad) dx = grad.row(row);
@@ -167,7 +166,7 @@ struct Elementwise {
           segment.count = c + kSegment < classes ? kSegment : classes - c;
           segment.stretch = kStretch * V::size;
           segment.x = x + c;
-          segment.y = indexed ? y_room : y + c;
+          segment.y = indexed ? y_room : dense.part(row, c, segment.count);
           const bool has_label = index >= c && index < c + segment.count;
           if (has_label) y_room[index - c] = 1;
           segment.weight = weight.part(row, c);

@@ -287,7 +287,7 @@ inline auto with_storage(DType dtype, F&& f) {
 template <class R>
 class DenseReader {
  public:
-  DenseReader(const Evaluation& call, Block, Arena& arena, int /*units*/ = 1) : call_(call) {
+  DenseReader(const Evaluation& call, Block block, Arena& arena, int /*units*/ = 1) : call_(call), block_(block) {
     if (call.dense != nullptr && !direct()) converted_ = arena.take<R>(padded<R>(call.classes));
   }
 
@@ -303,20 +303,42 @@ class DenseReader {
   }
 
   /** The row of a unit; or, with a label, of its class index where that is asked for. */
-  const R* row(int64_t row) { return at(row_offset(call_, call_.dense_strides, row)); }
+  const R* row(int64_t row) { return at(row_offset(call_, call_.dense_strides, row), call_.classes); }
   template <class Label>
   const R* row(int64_t row, const Label& label, int /*unit*/ = 0) {
-    return call_.dense_by_index ? at(label.index() * call_.dense_strides.outer) : this->row(row);
+    return call_.dense_by_index ? at(label.index() * call_.dense_strides.outer, call_.classes) : this->row(row);
+  }
+  /** A part of a row. What is converted stays in the first cache where parts are small. */
+  const R* part(int64_t row, int64_t begin, int64_t count) {
+    return at(row_offset(call_, call_.dense_strides, row) + begin * call_.dense_strides.classes, count);
   }
 
-  void expect(int64_t) const {}
-  /** What is a little ahead of an element of the row. Short rows are better left to come by themselves. */
-  SURPRISAL_FN void fetch_next(const R* row, int64_t c) const { __builtin_prefetch(row + c + kFetchedAhead); }
+  /** The row that is to be converted next. Short ones are better left to come by themselves. */
+  void expect(int64_t row) {
+    next_ = converted_;
+    if (direct() || call_.dense_by_index || call_.dense_strides.classes != 1) return;
+    if (row >= block_.run_end || call_.classes < kFetchedAhead) return;
+    const int64_t bytes = kDTypeSizes[static_cast<int>(call_.dense_dtype)];
+    next_ = static_cast<const char*>(call_.dense) + row_offset(call_, call_.dense_strides, row) * bytes;
+  }
+
+  /**
+   * What to fetch beside the elements of a row: what is a little ahead of them; or what the next row is converted from,
+   * a line for every vector whatever its elements' size.
+   */
+  struct Ahead {
+    const R* data;
+
+    SURPRISAL_FN void fetch(int64_t c) const { __builtin_prefetch(data + c); }
+  };
+  SURPRISAL_FN Ahead ahead(const R* row) const {
+    return {direct() ? row + kFetchedAhead : static_cast<const R*>(next_)};
+  }
 
  private:
   static constexpr int64_t kFetchedAhead = 1024;
 
-  const R* at(int64_t offset) {
+  const R* at(int64_t offset, int64_t classes) {
     if (direct()) return static_cast<const R*>(call_.dense) + offset;
     with_storage(call_.dense_dtype, [&](auto storage) {
       using T = decltype(storage);
@@ -324,18 +346,20 @@ class DenseReader {
       const int64_t step = call_.dense_strides.classes;
       if constexpr (std::is_same_v<Compute<T>, R>) {
         if (step == 1) {
-          return for_each_vector<Vec<R>>(call_.classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+          return for_each_vector<Vec<R>>(classes, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
             store(converted_ + c, load(from + c, lanes), Full{});
           });
         }
       }
-      for (int64_t c = 0; c < call_.classes; ++c) converted_[c] = static_cast<R>(load_one(from + c * step));
+      for (int64_t c = 0; c < classes; ++c) converted_[c] = static_cast<R>(load_one(from + c * step));
     });
     return converted_;
   }
 
   const Evaluation& call_;
+  Block block_;
   R* converted_ = nullptr;
+  const void* next_ = nullptr;
 };
 
 template <class R>

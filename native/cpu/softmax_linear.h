@@ -216,6 +216,13 @@ struct SoftmaxLinear {
     if constexpr (kGrad) grad.prepare_ends(unit.dz);
     Waiting<spread, kind> waiting = last;  // in registers
     const bool fetches_targets = lanes.fetches_soon(kGrad);
+    const auto ahead = [&] {
+      if constexpr (is_dense(spread)) {
+        return targets.ahead(unit.dense);
+      } else {
+        return nullptr;
+      }
+    }();
     const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
       if constexpr (kGrad) {
         grad.prepare(unit.dz, at);
@@ -225,7 +232,7 @@ struct SoftmaxLinear {
       if constexpr (spread == Spread::uniform) terms.term[0] = inside(within, -shifted.d);
       if constexpr (spread != Spread::none && spread != Spread::uniform) {
         if constexpr (is_dense(spread)) {
-          if (fetches_targets) targets.fetch_next(unit.dense, at);
+          if (fetches_targets) ahead.fetch(at);
         }
         const Parts<V> q = target.at(unit.dense, at, within);
         const V head = inside(within, q.head);
