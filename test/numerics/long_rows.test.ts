@@ -6,7 +6,13 @@
 import assert from 'node:assert/strict';
 import { tensor, type FloatDType, type Tensor } from 'surprisal';
 import * as F from 'surprisal/functional';
-import { CrossEntropyLoss } from 'surprisal/loss';
+import {
+  AsymmetricLossMultiLabel,
+  BinaryCrossEntropy,
+  CrossEntropyLoss,
+  KLDivLoss,
+  SoftTargetCrossEntropy,
+} from 'surprisal/loss';
 import { assertSameTensor } from '../support/bits.js';
 import { assertNear } from '../support/close.js';
 import { allocate, floatDTypes, floatTensor, halfUlp, isHalf, valuesOf } from '../support/float_formats.js';
@@ -95,6 +101,27 @@ describe('long rows', () => {
   }
 
   for (const name of binding.instructionSets) {
+    it(`take dense targets of any dtype and layout for the same, ${name}`, () => {
+      binding.setInstructionSet(name);
+      // Between 0 and 1, and exact in every dtype.
+      const draws = new Samples(7).normals(samples * classes);
+      const target = draws.map((x) => Math.min(Math.floor(64 * Math.abs(x)), 128) / 128);
+      const input = rowsIn('in any order', samples, 'float32');
+      for (const Class of [SoftTargetCrossEntropy, BinaryCrossEntropy, AsymmetricLossMultiLabel, KLDivLoss]) {
+        const loss = new Class();
+        const expected = loss.valueAndGrad(input, floatTensor(target, [samples, classes], 'float32'));
+        for (const dtype of floatDTypes) {
+          const given = floatTensor(target, [samples, classes], dtype);
+          for (const [layout, dense] of Object.entries({ 'side by side': given, apart: apart(given) })) {
+            const got = loss.valueAndGrad(input, dense);
+            const what = `${Class.name}, ${dtype}, classes ${layout}`;
+            assertSameTensor(got.value, expected.value, `${what}: loss`);
+            assertSameTensor(got.grad, expected.grad, `${what}: gradient`);
+          }
+        }
+      }
+    });
+
     it(`give cross entropy and softmax their digits, ${name}`, () => {
       binding.setInstructionSet(name);
       const loss = new CrossEntropyLoss({ reduction: 'none' });
