@@ -230,60 +230,81 @@ SURPRISAL_FN V log_one_plus(V f) {
   return f - log_one_plus_deficit<Terms>(f);
 }
 
-// In float, where lookup() has tables, logarithms take no division: with c near x from a table and r = x/c − 1,
+// Where lookup() has tables, logarithms take no division: with c near x from a table and r = x/c − 1,
 // log x = log c + log(1 + r). The entry c = 1 makes that exact around 1, where the logarithm is small.
 
-/** Bits of the index into the tables of logarithms; 0: there are none. */
+/**
+ * Bits of the index into the tables of logarithms; 0: there are none. A double by itself takes the entries that vectors
+ * have, so that a row's number has the same digits whether or not other rows' are taken with it.
+ */
 template <class V>
-inline constexpr int kLogTableBits = sizeof(Scalar<V>) == 4 ? kTableBits<V> : 0;
+inline constexpr int kLogTableBits = kTableBits<V>;
+#if defined(__AVX512F__)
+template <>
+inline constexpr int kLogTableBits<double> = 3;
+
+template <int n>
+SURPRISAL_FN double lookup(const double (&table)[n], double x) {
+  return table[bits_as<uint64_t>(x) % n];
+}
+#endif
+
+/** What log c of a table for R is made in: more digits than R has. */
+template <class R>
+using TableWide = std::conditional_t<sizeof(R) == 4, double, long double>;
 
 /** log x for x in [½, 2], as 2·atanh((x − 1)/(x + 1)). */
-constexpr double table_log(double x) {
-  const double s = (x - 1) / (x + 1);
-  double sum = 0;
-  for (int k = 41; k > 0; k -= 2) sum = sum * (s * s) + 1.0 / k;
+template <class W>
+constexpr W table_log(W x) {
+  const W s = (x - 1) / (x + 1);
+  W sum = 0;
+  for (int k = 41; k > 0; k -= 2) sum = sum * (s * s) + W(1) / k;
   return 2 * s * sum;
 }
 
 /** 1/c and log c = head + tail for c = k/cells, √½ ≤ c ≤ √2, each k at its low B bits. */
-template <int B>
+template <class R, int B>
 struct LogTable {
   static constexpr int cells = 5 << (B - 2);
-  float inverse[1 << B];
-  /** Multiples of 2^-16, which add up with ln2_head times an exponent without rounding. */
-  float head[1 << B];
-  float tail[1 << B];
+  R inverse[1 << B];
+  /** Multiples of 1/log_head_places, which add up with ln2_head times an exponent without rounding. */
+  R head[1 << B];
+  R tail[1 << B];
 
   constexpr LogTable() : inverse(), head(), tail() {
+    using W = TableWide<R>;
+    constexpr W places = Format<R>::log_head_places;
     constexpr int last = (cells * 1415) / 1000;
     for (int k = last - (1 << B) + 1; k <= last; ++k) {
       const int j = k & ((1 << B) - 1);
-      inverse[j] = static_cast<float>(static_cast<double>(cells) / k);
-      const double log_c = -table_log(inverse[j]);
-      head[j] = static_cast<float>(static_cast<int>(log_c * 65536 + (log_c < 0 ? -0.5 : 0.5)) / 65536.0);
-      tail[j] = static_cast<float>(log_c - head[j]);
+      inverse[j] = static_cast<R>(static_cast<W>(cells) / k);
+      const W log_c = -table_log(static_cast<W>(inverse[j]));
+      head[j] = static_cast<R>(static_cast<int64_t>(log_c * places + (log_c < 0 ? -0.5 : 0.5)) / places);
+      tail[j] = static_cast<R>(log_c - head[j]);
     }
   }
 };
-template <int B>
-inline constexpr LogTable<B> kLogTable;
+template <class R, int B>
+inline constexpr LogTable<R, B> kLogTable;
 
-/** 1/c and log c for c near 1 + j/cells: of the inverses near that, the one whose logarithm is nearest to a float. */
-template <int B>
+/** 1/c and log c for c near 1 + j/cells: of the inverses near that, the one whose logarithm is nearest to an R. */
+template <class R, int B>
 struct Log1pTable {
   static constexpr double cells = (1 << B) - 0.75;
-  float inverse[1 << B];
-  float log[1 << B];
+  R inverse[1 << B];
+  R log[1 << B];
 
   constexpr Log1pTable() : inverse(), log() {
+    using W = TableWide<R>;
+    constexpr W last_place = W(1) / (int64_t{1} << Format<R>::fraction_bits);
     inverse[0] = 1;
     for (int j = 1; j < 1 << B; ++j) {
-      double least = 1;
+      W least = 1;
       for (int i = 0; i < 64; ++i) {
-        const auto candidate = static_cast<float>(cells / (cells + j) + i * 0x1p-23);
-        const double log_c = -table_log(candidate);
-        const auto rounded = static_cast<float>(log_c);
-        const double lost = log_c < rounded ? rounded - log_c : log_c - rounded;
+        const auto candidate = static_cast<R>(cells / (cells + j) + i * last_place);
+        const W log_c = -table_log(static_cast<W>(candidate));
+        const auto rounded = static_cast<R>(log_c);
+        const W lost = log_c < rounded ? rounded - log_c : log_c - rounded;
         if (lost >= least) continue;
         least = lost;
         inverse[j] = candidate;
@@ -292,13 +313,13 @@ struct Log1pTable {
     }
   }
 };
-template <int B>
-inline constexpr Log1pTable<B> kLog1pTable;
+template <class R, int B>
+inline constexpr Log1pTable<R, B> kLog1pTable;
 
 /** (r − log(1 + r))/r² = Σ (−r)^k/(k + 2) for the r that a table of B bits leaves. */
 template <int B, int K, class V>
 SURPRISAL_FN V log_series(V r) {
-  constexpr int last = B == 3 ? 5 : 3;
+  constexpr int last = Format<Scalar<V>>::log_table_degree(B);
   constexpr auto coefficient = static_cast<Scalar<V>>((K % 2 == 0 ? 1.0 : -1.0) / (K + 2));
   if constexpr (K == last) {
     return V(coefficient);
@@ -323,7 +344,7 @@ SURPRISAL_FN V logarithm_parts(V exponent, V significand, V f) {
     const V fraction = log_one_plus<F::log_terms>(f);
     return multiply_add(exponent, V(F::ln2_head), multiply_add(exponent, V(F::ln2_tail), fraction));
   } else {
-    constexpr const auto& table = kLogTable<B>;
+    constexpr const auto& table = kLogTable<Scalar<V>, B>;
     const V j = table_index(significand, table.cells);
     const V inverse = lookup(table.inverse, j);
     const V r = multiply_add(f, inverse, inverse - V(1));
@@ -333,7 +354,7 @@ SURPRISAL_FN V logarithm_parts(V exponent, V significand, V f) {
   }
 }
 
-/** log x for positive normal x: 1.1 ulp. */
+/** log x for positive normal x: 1.1 ulp with tables, 1.35 without. */
 template <class V>
 SURPRISAL_FN V logarithm(V x) {
   V significand, exponent;
@@ -378,7 +399,7 @@ SURPRISAL_FN V log1p_unit(V t) {
   if constexpr (B == 0) {
     return log_one_plus<Format<Scalar<V>>::log1p_terms>(t);
   } else {
-    constexpr const auto& table = kLog1pTable<B>;
+    constexpr const auto& table = kLog1pTable<Scalar<V>, B>;
     const V j = table_index(t, table.cells);
     const V inverse = lookup(table.inverse, j);
     const V r = multiply_add(t, inverse, inverse - V(1));

@@ -189,6 +189,9 @@ struct Format<float> {
   static constexpr double exp_coefficients[] = {1, 1, 0.5, 0.166665763, 0.0416665561, 0.00836320315, 0.00139262131};
   static constexpr int log_terms = 5;
   static constexpr int log1p_terms = 8;
+  /** Degree of the series for logarithms with a table of so many bits. */
+  SURPRISAL_FN static constexpr int log_table_degree(int table_bits) { return table_bits == 3 ? 5 : 3; }
+  static constexpr int log_head_places = 1 << 16;
 };
 template <>
 struct Format<double> {
@@ -206,6 +209,9 @@ struct Format<double> {
   SURPRISAL_FN static constexpr int exp_degree(int table_bits) { return table_bits == 0 ? 13 : 8; }
   static constexpr int log_terms = 11;
   static constexpr int log1p_terms = 17;
+  /** What it leaves out of log(1 + r), |r| ≤ 0.0714, is 6e-18 of r. */
+  SURPRISAL_FN static constexpr int log_table_degree(int /*table_bits*/) { return 12; }
+  static constexpr int64_t log_head_places = int64_t{1} << 32;
 };
 
 /** `entry` with `x`'s representation, shifted left, added to its own. */

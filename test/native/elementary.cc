@@ -1,10 +1,12 @@
 // The elementary functions of native/loss/math.h over every float32 of their range, against libm's in double, whose own
-// error is a billionth of what is measured. Compiled once for each instruction set and run by `npm run check:ulp`.
+// error is a billionth of what is measured; and logarithms of random float64, against those of long double. Compiled
+// once for each instruction set and run by `npm run check:ulp`.
 
 #include <cfloat>
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <random>
 #include <thread>
 #include <vector>
@@ -20,12 +22,14 @@ using V = Vec<float>;
 
 struct Worst {
   double ulp = 0;
-  float at = 0;
+  double at = 0;
 
-  void see(float x, float got, double truth) {
+  template <class R, class Wide>
+  void see(R x, R got, Wide truth) {
     // In units of the last place of the exact value; below the smallest normal number these stay as wide.
-    const int exponent = std::max(std::ilogb(truth), -126);
-    const double error = std::fabs(got - truth) / std::ldexp(1.0, exponent - 23);
+    const int exponent = std::max(std::ilogb(truth), std::numeric_limits<R>::min_exponent - 1);
+    const auto error =
+        static_cast<double>(std::fabs(got - truth) / std::ldexp(Wide(1), exponent - Format<R>::fraction_bits));
     if (error > ulp || error != error) *this = {error, x};
   }
 };
@@ -75,6 +79,24 @@ Worst over_maxima() {
   return worst;
 }
 
+/** Two million random float64: f by vectors, and by itself to the same digits. */
+template <class F, class Draw, class Truth>
+Worst over_doubles(Draw draw, F f, Truth truth) {
+  using D = Vec<double>;
+  std::mt19937_64 random(1);
+  Worst worst;
+  double x[D::size];
+  for (int trial = 0; trial < 2'000'000 / D::size; ++trial) {
+    for (double& each : x) each = draw(random);
+    const D got = f(load(x, Full{}));
+    for (int i = 0; i < D::size; ++i) {
+      worst.see(x[i], got.raw[i], truth(static_cast<long double>(x[i])));
+      if (f(x[i]) != got.raw[i]) worst = {NAN, x[i]};
+    }
+  }
+  return worst;
+}
+
 uint32_t bits(float x) { return bits_as<uint32_t>(x); }
 
 int failures = 0;
@@ -104,6 +126,30 @@ int run() {
          over(
              bits(0.0f), bits(1.0f), [](V t) { return log1p_unit(t); }, [](double t) { return std::log1p(t); }),
          SURPRISAL_LOG_ULP);
+  const auto log = [](auto x) { return logarithm(x); };
+  const auto log_truth = [](long double x) { return std::log(x); };
+  report("log x, normal float64 of any size",
+         over_doubles(
+             [](auto& random) { return std::exp2(std::uniform_real_distribution<double>(-1022, 1023.9)(random)); }, log,
+             log_truth),
+         SURPRISAL_LOG_FLOAT64_ULP);
+  // Near 1 by every power of two: there the logarithm is small.
+  report("log x, float64 around 1",
+         over_doubles(
+             [](auto& random) {
+               const double f = std::exp2(std::uniform_real_distribution<double>(-52, -1)(random));
+               return random() % 2 == 0 ? 1 + f : 1 - f;
+             },
+             log, log_truth),
+         SURPRISAL_LOG_FLOAT64_ULP);
+  report("log(1 + t), float64 t in [0, 1]",
+         over_doubles(
+             [](auto& random) {
+               const double t = std::uniform_real_distribution<double>(0, 1)(random);
+               return random() % 2 == 0 ? t : std::exp2(-60 * t);
+             },
+             [](auto t) { return log1p_unit(t); }, [](long double t) { return std::log1p(t); }),
+         SURPRISAL_LOG_FLOAT64_ULP);
   return failures;
 }
 
