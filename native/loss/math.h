@@ -54,7 +54,7 @@ SURPRISAL_FN constexpr double exp2_coefficient(int k) {
     power *= -0.6931471805599453 / (1 << B);
     factorial *= i;
   }
-  if constexpr (B == 0 && sizeof(R) == 4) return Format<R>::exp_coefficients[k] * power;
+  if constexpr (B == Format<R>::exp_coefficient_bits) return Format<R>::exp_coefficients[k] * power;
   return power / factorial;
 }
 
@@ -316,15 +316,32 @@ struct Log1pTable {
 template <class R, int B>
 inline constexpr Log1pTable<R, B> kLog1pTable;
 
-/** (r − log(1 + r))/r² = Σ (−r)^k/(k + 2) for the r that a table of B bits leaves. */
-template <int B, int K, class V>
-SURPRISAL_FN V log_series(V r) {
-  constexpr int last = Format<Scalar<V>>::log_table_degree(B);
-  constexpr auto coefficient = static_cast<Scalar<V>>((K % 2 == 0 ? 1.0 : -1.0) / (K + 2));
-  if constexpr (K == last) {
+/** Coefficient k of (r − log(1 + r))/r² = Σ (−r)^k/(k + 2) for the r that a table leaves. */
+template <class R>
+SURPRISAL_FN constexpr R log_coefficient(int k) {
+  if constexpr (sizeof(R) == 8) return Format<R>::log_coefficients[k];
+  return static_cast<R>((k % 2 == 0 ? 1.0 : -1.0) / (k + 2));
+}
+
+/** Σ of every Step-th term from that of r^K on, over r^K, for z = r^Step. */
+template <int B, int K, int Step, class V>
+SURPRISAL_FN V log_series_part(V z) {
+  constexpr auto coefficient = log_coefficient<Scalar<V>>(K);
+  if constexpr (K + Step > Format<Scalar<V>>::log_table_degree(B)) {
     return V(coefficient);
   } else {
-    return multiply_add(log_series<B, K + 1>(r), r, V(coefficient));
+    return multiply_add(log_series_part<B, K + Step, Step>(z), z, V(coefficient));
+  }
+}
+
+/** (r − log(1 + r))/r²: a long series in two halves, which need not wait for one another. */
+template <int B, class V>
+SURPRISAL_FN V log_series(V r) {
+  if constexpr (Format<Scalar<V>>::log_table_degree(B) > 5) {
+    const V square = r * r;
+    return multiply_add(log_series_part<B, 1, 2>(square), r, log_series_part<B, 0, 2>(square));
+  } else {
+    return log_series_part<B, 0, 1>(r);
   }
 }
 
@@ -350,7 +367,7 @@ SURPRISAL_FN V logarithm_parts(V exponent, V significand, V f) {
     const V r = multiply_add(f, inverse, inverse - V(1));
     const V small = multiply_add(exponent, V(F::ln2_tail), lookup(table.tail, j));
     return multiply_add(exponent, V(F::ln2_head), lookup(table.head, j)) +
-           (r + residual(small, r * r, log_series<B, 0>(r)));
+           (r + residual(small, r * r, log_series<B>(r)));
   }
 }
 
@@ -403,7 +420,7 @@ SURPRISAL_FN V log1p_unit(V t) {
     const V j = table_index(t, table.cells);
     const V inverse = lookup(table.inverse, j);
     const V r = multiply_add(t, inverse, inverse - V(1));
-    return lookup(table.log, j) + residual(r, r * r, log_series<B, 0>(r));
+    return lookup(table.log, j) + residual(r, r * r, log_series<B>(r));
   }
 }
 
