@@ -51,7 +51,7 @@ Napi::Value negative_entropy(const Napi::CallbackInfo& info) {
   const ArrayView matrix = read_array(env, info[0], "matrix");
   const DType dtype = read_dtype(env, info[1].ToNumber().DoubleValue(), kFloatDTypeCount, "matrix");
   const int64_t rows = info[2].ToNumber().Int64Value(), classes = info[3].ToNumber().Int64Value();
-  check_length(env, matrix, rows * classes, kDTypeSizes[static_cast<int>(dtype)], "matrix");
+  check_length(env, matrix, rows * classes, element_size(dtype), "matrix");
   Napi::Float64Array result = Napi::Float64Array::New(env, rows);
   cpu_backend().negative_entropy(matrix.data, dtype, rows, classes, result.Data());
   return result;
@@ -62,9 +62,9 @@ void convert(const Napi::CallbackInfo& info) {
   const DType source_dtype = read_dtype(env, info[1].ToNumber().DoubleValue(), kFloatDTypeCount, "source");
   const DType target_dtype = read_dtype(env, info[3].ToNumber().DoubleValue(), kFloatDTypeCount, "target");
   const ArrayView source = read_array(env, info[0], "source"), target = read_array(env, info[2], "target");
-  const int source_size = kDTypeSizes[static_cast<int>(source_dtype)];
+  const int source_size = element_size(source_dtype);
   const auto count = static_cast<int64_t>(source.bytes / source_size);
-  check_length(env, target, count, kDTypeSizes[static_cast<int>(target_dtype)], "target");
+  check_length(env, target, count, element_size(target_dtype), "target");
   cpu_backend().convert(source.data, source_dtype, target.data, target_dtype, count);
 }
 
@@ -98,7 +98,7 @@ void add_terms(const Napi::CallbackInfo& info) {
   const ArrayView terms = read_array(env, info[0], "terms"), words = read_array(env, info[2], "words");
   const DType dtype = read_dtype(env, info[1].ToNumber().DoubleValue(), 2, "terms");  // float32 or float64
   check_length(env, words, kDigits + 3, sizeof(double), "words");
-  const auto count = static_cast<int64_t>(terms.bytes / kDTypeSizes[static_cast<int>(dtype)]);
+  const auto count = static_cast<int64_t>(terms.bytes / element_size(dtype));
   add_terms(terms.data, dtype, count, static_cast<double*>(words.data));
 }
 

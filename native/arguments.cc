@@ -197,7 +197,7 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
   call.grad_output = header[kGradOutput];
   call.device = static_cast<int>(to_integer(env, header[kDevice], kCpu, "device"));
 
-  const int size = kDTypeSizes[static_cast<int>(call.dtype)];
+  const int size = element_size(call.dtype);
   const int compute_size = call.dtype == DType::float64 ? 8 : 4;
   Resident& resident = call.resident;
   /** An argument's memory, which is where the call is computed, or the host's. */
@@ -227,7 +227,7 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
     if (static_cast<int>(call.indices_dtype) < kFloatDTypeCount) {
       throw coded(Napi::TypeError::New(env, "expected class indices of an integer dtype"), "ERR_DTYPE");
     }
-    call.indices = checked(indices, units, kDTypeSizes[static_cast<int>(call.indices_dtype)], "target");
+    call.indices = checked(indices, units, element_size(call.indices_dtype), "target");
     call.has_ignore_index = !std::isnan(header[kIgnoreIndex]);
     if (call.has_ignore_index) call.ignore_index = static_cast<int64_t>(header[kIgnoreIndex]);
   }
@@ -240,7 +240,7 @@ Evaluation read_evaluation(Napi::Env env, std::span<const napi_value> arguments,
       shape.outer = call.classes;
       shape.inner = 1;
     }
-    const int element = kDTypeSizes[static_cast<int>(call.dense_dtype)];
+    const int element = element_size(call.dense_dtype);
     call.dense = checked(dense, extent(env, shape, call.dense_strides), element, "target");
   }
   if (call.indices == nullptr && (call.dense == nullptr || call.dense_by_index) && kind != "row_map") {

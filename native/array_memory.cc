@@ -181,7 +181,7 @@ void ArrayMemory::write_back(Napi::Env env, const Evaluation& call) const {
   };
   if (std::byte* to = memory(output_)) std::memcpy(to, call.output, output_.bytes);
   if (std::byte* to = memory(grad_)) {
-    copy_rows(call, kDTypeSizes[static_cast<int>(call.dtype)], static_cast<const std::byte*>(call.grad), to);
+    copy_rows(call, element_size(call.dtype), static_cast<const std::byte*>(call.grad), to);
   }
 }
 

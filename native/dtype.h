@@ -35,4 +35,7 @@ inline constexpr int kDTypeSizes[] = {4, 8, 2, 2, 1, 1, 2, 2, 4, 4, 8, 8, 1};
 inline constexpr int kDTypeCount = sizeof(kDTypeSizes) / sizeof(kDTypeSizes[0]);
 inline constexpr int kFloatDTypeCount = 4;
 
+/** Bytes of an element. */
+constexpr int element_size(DType dtype) { return kDTypeSizes[static_cast<int>(dtype)]; }
+
 }  // namespace surprisal

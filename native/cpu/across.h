@@ -172,15 +172,13 @@ class TilePieces {
  public:
   TilePieces() = default;
   TilePieces(const Evaluation& call, const void* data, DType dtype, const Strides& strides, int64_t row)
-      : last_(static_cast<const char*>(data) + (row_offset(call, strides, row) + n) * size_of(dtype) - 1),
-        step_((strides.classes == 1 ? n : strides.classes) * size_of(dtype)) {}
+      : last_(static_cast<const char*>(data) + (row_offset(call, strides, row) + n) * element_size(dtype) - 1),
+        step_((strides.classes == 1 ? n : strides.classes) * element_size(dtype)) {}
 
   SURPRISAL_FN const char* end_of(int64_t position) const { return last_ + position / n * step_; }
   SURPRISAL_FN void fetch(int64_t position) const { __builtin_prefetch(end_of(position)); }
 
  private:
-  static int64_t size_of(DType dtype) { return kDTypeSizes[static_cast<int>(dtype)]; }
-
   const char* last_ = nullptr;
   int64_t step_ = 0;
 };

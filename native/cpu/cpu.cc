@@ -110,7 +110,7 @@ int64_t find_cache_bytes() {
  * memory first. One that takes the place of the logits finds their lines in the cache already.
  */
 bool streams_gradient(const Evaluation& call) {
-  const int64_t bytes = call.rows() * call.classes * kDTypeSizes[static_cast<int>(call.dtype)];
+  const int64_t bytes = call.rows() * call.classes * element_size(call.dtype);
   static const int64_t cache_bytes = find_cache_bytes();
   return call.grad != nullptr && call.grad != call.input && 2 * bytes > cache_bytes;
 }
@@ -135,7 +135,7 @@ class CpuComputation final : public Computation {
   /** Gives the call labels of its own, copied where they are checked: nothing changes them afterwards. */
   void keep_labels(Evaluation& call) {
     if (call.indices == nullptr) return;
-    const size_t size = kDTypeSizes[static_cast<int>(call.indices_dtype)];
+    const size_t size = element_size(call.indices_dtype);
     labels_.reset(new std::byte[static_cast<size_t>(units_) * size]);
     shared_labels_ = static_cast<const std::byte*>(call.indices);
     call.indices = labels_.get();
@@ -211,7 +211,7 @@ class CpuComputation final : public Computation {
   double read_labels(Block block) {
     check_cancelled();
     if (labels_ != nullptr) {
-      const size_t size = kDTypeSizes[static_cast<int>(call_.indices_dtype)];
+      const size_t size = element_size(call_.indices_dtype);
       std::memcpy(labels_.get() + block.begin * size, shared_labels_ + block.begin * size,
                   (block.end - block.begin) * size);
     }

@@ -318,7 +318,7 @@ class DenseReader {
     next_ = converted_;
     if (direct() || call_.dense_by_index || call_.dense_strides.classes != 1) return;
     if (row >= block_.run_end || call_.classes < kFetchedAhead) return;
-    const int64_t bytes = kDTypeSizes[static_cast<int>(call_.dense_dtype)];
+    const int64_t bytes = element_size(call_.dense_dtype);
     next_ = static_cast<const char*>(call_.dense) + row_offset(call_, call_.dense_strides, row) * bytes;
   }
 

@@ -459,6 +459,9 @@ template <>
 inline constexpr int kTableBits<Vec<float>> = 3;
 #endif
 
+template <>
+inline constexpr int kLogTableBits<double> = kTableBits<Vec<double>>;
+
 template <class V, int n>
 inline constexpr int kTableBits<Pack<V, n>> = kTableBits<V>;
 

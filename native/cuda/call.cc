@@ -31,7 +31,7 @@ double divisor_of(const Evaluation& call) {
   return call.divisor != 0 ? call.divisor : loss_jobs(call).divisor(call);
 }
 
-size_t element_bytes(DType dtype) { return static_cast<size_t>(kDTypeSizes[static_cast<int>(dtype)]); }
+size_t element_bytes(DType dtype) { return static_cast<size_t>(element_size(dtype)); }
 
 DType compute_dtype(const Evaluation& call) { return call.dtype == DType::float64 ? DType::float64 : DType::float32; }
 

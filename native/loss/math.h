@@ -233,22 +233,6 @@ SURPRISAL_FN V log_one_plus(V f) {
 // Where lookup() has tables, logarithms take no division: with c near x from a table and r = x/c − 1,
 // log x = log c + log(1 + r). The entry c = 1 makes that exact around 1, where the logarithm is small.
 
-/**
- * Bits of the index into the tables of logarithms; 0: there are none. A double by itself takes the entries that vectors
- * have, so that a row's number has the same digits whether or not other rows' are taken with it.
- */
-template <class V>
-inline constexpr int kLogTableBits = kTableBits<V>;
-#if defined(__AVX512F__)
-template <>
-inline constexpr int kLogTableBits<double> = 3;
-
-template <int n>
-SURPRISAL_FN double lookup(const double (&table)[n], double x) {
-  return table[bits_as<uint64_t>(x) % n];
-}
-#endif
-
 /** What log c of a table for R is made in: more digits than R has. */
 template <class R>
 using TableWide = std::conditional_t<sizeof(R) == 4, double, long double>;

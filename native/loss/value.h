@@ -256,6 +256,18 @@ SURPRISAL_FN double add_shifted_bits(double entry, double x) {
 template <class V>
 inline constexpr int kTableBits = 0;
 
+/**
+ * The same of tables of logarithms. Where vectors of double have them a double by itself takes their entries too, so
+ * that a row's number has the same digits whether or not other rows' are taken with it.
+ */
+template <class V>
+inline constexpr int kLogTableBits = kTableBits<V>;
+
+template <int n>
+SURPRISAL_FN double lookup(const double (&table)[n], double x) {
+  return table[bits_as<uint64_t>(x) % n];
+}
+
 /** x = significand·2^exponent with the significand in [least, 2·least), for positive normal x and the bits of `least`.
  */
 template <class R>
