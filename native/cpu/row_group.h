@@ -41,16 +41,21 @@ class DivergencePass {
   }
 
  private:
-  /** All K rows' values of a class stay in registers. */
+  /**
+   * All K rows' values of a class stay in registers. Their logarithms are taken afterwards, a stretch of each row at a
+   * time: what leads to them is a long chain of operations already.
+   */
   template <int K>
   Number run_fixed(const Split<Factor>* inverses, DivergenceSums<Number>* row_sums) const {
     constexpr int64_t step = kStretch * V::size;
     constexpr int kSlope = 0, kP = K, kClamped = 2 * K;
     Sums<V, 2 * K + 1> sums;
+    alignas(kVectorBytes) R ratios_less_one[K * step], clamped[step];
     for (int64_t begin = 0; begin < extent; begin += step) {
       const int64_t end = begin + step < extent ? begin + step : extent;
-      Terms<V, 2 * K + 1> stretch = {};
-      V largest(0);
+      V p_sums[K], clamped_sum(0), largest(0);
+#pragma GCC unroll 4
+      for (int k = 0; k < K; ++k) p_sums[k] = V(0);
       for (int64_t c = begin; c < end; c += V::size) {
         V p[K], excess[K];
 #pragma GCC unroll 4
@@ -68,19 +73,26 @@ class DivergencePass {
           }
         }
         const auto mixture = Formula::mixture(total, K);
-        Terms<V, 2 * K + 1> terms;
 #pragma GCC unroll 4
         for (int k = 0; k < K; ++k) {
-          const V slope = Formula::slope(p[k], excess[k], mixture);
           store(probabilities + k * width + c, p[k], Full{});
-          store(slopes + k * width + c, slope, Full{});
-          terms.term[kSlope + k] = p[k] * slope;
-          terms.term[kP + k] = p[k];
+          store(slopes + k * width + c, Formula::ratio(p[k], mixture), Full{});
+          store(ratios_less_one + k * step + (c - begin), Formula::ratio_less_one(excess[k], mixture), Full{});
+          p_sums[k] = p_sums[k] + p[k];
         }
-        terms.term[kClamped] = total * mixture.clamped;
-        stretch = stretch + terms;
+        store(clamped + (c - begin), mixture.clamped, Full{});
+        clamped_sum = multiply_add(total, mixture.clamped, clamped_sum);
         largest = maximum(total, largest);
       }
+      Terms<V, 2 * K + 1> stretch;
+#pragma GCC unroll 4
+      for (int k = 0; k < K; ++k) {
+        const int64_t first = k * width + begin;
+        stretch.term[kSlope + k] =
+            take_logarithms(end - begin, probabilities + first, ratios_less_one + k * step, clamped, slopes + first);
+        stretch.term[kP + k] = p_sums[k];
+      }
+      stretch.term[kClamped] = clamped_sum;
       // Where p is near 1 all depends on what the others add to it: their sum must not be rounded beside it. Such lanes
       // go one by one, and only they: another row may be in the next.
       const auto large = largest > V(static_cast<R>(0.25));
@@ -98,6 +110,18 @@ class DivergencePass {
     }
     for (int k = 0; k < K; ++k) row_sums[k] = {Lanes::total(sums.sum[kSlope + k]), Lanes::total(sums.sum[kP + k])};
     return Lanes::total(sums.sum[kClamped]);
+  }
+
+  /** Turns a stretch of ratios p/m into its G; returns the sum of p·G. */
+  static V take_logarithms(int64_t count, const R* p, const R* ratios_less_one, const R* clamped, R* slopes) {
+    V sum(0);
+    for (int64_t c = 0; c < count; c += V::size) {
+      const V log = log_ratio(load(slopes + c, Full{}), load(ratios_less_one + c, Full{}));
+      const V slope = log + load(clamped + c, Full{});
+      store(slopes + c, slope, Full{});
+      sum = multiply_add(load(p + c, Full{}), slope, sum);
+    }
+    return sum;
   }
 
   Number run_any(const Split<Factor>* inverses, DivergenceSums<Number>* row_sums) const {
@@ -151,7 +175,9 @@ struct RowGroup {
     const size_t sums =
         Arena::room<RowSums<Number>>(k) + Arena::room<Split<Factor>>(k) + Arena::room<DivergenceSums<Number>>(k);
     const size_t tiles = Reader::scratch(call) + Writer::scratch(call);
-    return Lanes::scratch(call, 1) + readers + sums + k * tiles + 2 * Arena::room<R>(k * width);
+    const size_t logits = Arena::room<const T*>(k) + Arena::room<typename Lanes::Maxima>(k);
+    return Lanes::scratch(call, static_cast<int>(k)) + readers + logits + sums + k * tiles +
+           2 * Arena::room<R>(k * width);
   }
 
   static double run(const Problem& problem, Block block) {
@@ -164,9 +190,11 @@ struct RowGroup {
     const int64_t samples = call.rows() / splits;
     Arena& arena = Arena::local();
     arena.reserve(scratch(call));
-    const Lanes lanes(call, 1, arena);
+    const Lanes lanes(call, splits, arena);
     Reader* input = arena.take<Reader>(splits);
     Writer* grad = arena.take<Writer>(splits);
+    const T** logits = arena.take<const T*>(splits);
+    auto* maxima = arena.take<typename Lanes::Maxima>(splits);
     RowSums<Number>* sums = arena.take<RowSums<Number>>(splits);
     Split<Factor>* inverses = arena.take<Split<Factor>>(splits);
     DivergenceSums<Number>* divergences = arena.take<DivergenceSums<Number>>(splits);
@@ -188,8 +216,12 @@ struct RowGroup {
       Sum<V> distances;
       Label<Number> label = {Number(formula.cross_entropy.mass), Number(0), Number(0)};
       for (int k = 0; k < splits; ++k) {
+        logits[k] = input[k].row(k * samples + sample);
+        maxima[k] = lanes.maxima(logits[k], k);
+      }
+      for (int k = 0; k < splits; ++k) {
         const int64_t row = k * samples + sample;
-        const T* z = input[k].row(row);
+        const T* z = logits[k];
         input[k].expect(row + Lanes::kRows);
         R* p_row = probabilities + k * width;
         typename Writer::Row dz{};
@@ -204,8 +236,8 @@ struct RowGroup {
         const auto on_rise = [](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
           terms[0].add_number(rise.distances(static_cast<double>(rise.classes)));
         };
-        const auto [row_sums, terms, maxima] =
-            lanes.template softmax_pass<1>(input[k], z, lanes.maxima(z, 0), p_row, each, on_rise);
+        const auto [row_sums, terms, at_maximum] =
+            lanes.template softmax_pass<1>(input[k], z, maxima[k], p_row, each, on_rise);
         sums[k] = row_sums;
         if (k == 0) {
           distances = terms.sum[0];

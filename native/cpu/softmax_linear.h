@@ -44,10 +44,11 @@ struct SoftmaxLinear {
  private:
   static constexpr int kMostUnits = 16;
 
-  /** Units whose exponentials stay in the first cache together. */
+  /** Units whose logits, exponentials and targets stay in the first cache together; and fewer of tiles. */
   static int group_size(const Evaluation& call) {
-    constexpr int64_t kBytes = 4096;
-    const int64_t units = kBytes / (Lanes::extent(call) * static_cast<int64_t>(sizeof(R)));
+    const int64_t rows = 1 + (call.grad != nullptr ? 1 : 0) + (call.dense != nullptr ? 1 : 0);
+    const int64_t bytes = Lanes::kRows > 1 ? 4096 : 16384 / rows;
+    const int64_t units = bytes / (Lanes::extent(call) * static_cast<int64_t>(sizeof(R)));
     return static_cast<int>(units < 1 ? 1 : units > kMostUnits ? kMostUnits : units);
   }
 

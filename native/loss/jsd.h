@@ -98,16 +98,28 @@ struct JensenShannon {
             select(total < lowest, V(1), V(0))};
   }
 
+  /** p/m */
+  template <class V>
+  SURPRISAL_FN static V ratio(V p, const Mixture<V>& mixture) {
+    return p * mixture.inverse;
+  }
+
   /**
-   * G = log(p/m) + clamped. `excess` is K·(p − mean), summed from differences of the rows' p, which are exact where
-   * these are close: the logarithm of the ratio then has all its digits, while log p − log m would have lost them.
-   * Where p underflows p·log(p/m) is 0 in the limit; here the logarithm stays finite, and so p times it is 0.
+   * p/m − 1. `excess` is K·(p − mean), summed from differences of the rows' p, which are exact where these are close:
+   * the logarithm of the ratio then has all its digits, while log p − log m would have lost them.
+   */
+  template <class V>
+  SURPRISAL_FN static V ratio_less_one(V excess, const Mixture<V>& mixture) {
+    return multiply_add(excess, mixture.share, mixture.shift);
+  }
+
+  /**
+   * G = log(p/m) + clamped. Where p underflows p·log(p/m) is 0 in the limit; here the logarithm of any number is
+   * finite, and so p times it is 0.
    */
   template <class V>
   SURPRISAL_FN static V slope(V p, V excess, const Mixture<V>& mixture) {
-    const V smallest = V(Format<Scalar<V>>::smallest_normal);
-    const V difference = multiply_add(excess, mixture.share, mixture.shift);
-    return log_ratio(maximum(p * mixture.inverse, smallest), difference) + mixture.clamped;
+    return log_ratio(ratio(p, mixture), ratio_less_one(excess, mixture)) + mixture.clamped;
   }
 };
 SURPRISAL_REGISTER(JensenShannon);
