@@ -51,6 +51,29 @@ inline void with_storage_of(DType dtype, F&& f) {
   });
 }
 
+/** Vectors of rows, one a class: a tile in scratch, or rows that stand side by side in memory. */
+template <class R>
+struct Columns {
+  static constexpr int n = Vec<R>::size;
+  const R* data;
+  int64_t step;
+
+  /** Of a position in a tile. */
+  SURPRISAL_FN friend const R* operator+(const Columns& columns, int64_t position) {
+    return columns.data + position / n * columns.step;
+  }
+};
+
+/** Whether a tile's rows are Columns in memory. */
+template <class R>
+inline bool lie_in_columns(const Evaluation& call, DType dtype, const Strides& strides, Block block, int64_t row) {
+  constexpr int n = Vec<R>::size;
+  constexpr DType own = sizeof(R) == 8 ? DType::float64 : DType::float32;
+  const bool neighbours =
+      call.inner == 1 ? strides.outer == 1 : strides.inner == 1 && row % call.inner + n <= call.inner;
+  return dtype == own && neighbours && rows_of_tile<n>(block, row) == n;
+}
+
 /** A vector of rows a class, in scratch. */
 template <class R>
 class Tile {
@@ -189,6 +212,8 @@ class TileReader {
   static constexpr int n = Vec<R>::size;
 
  public:
+  using Row = Columns<R>;
+
   TileReader(const Evaluation& call, Block block, Arena& arena, int units = 1)
       : TileReader(call, call.input, call.dtype, call.input_strides, block, arena, units) {}
   TileReader(const Evaluation& call, const void* data, DType dtype, const Strides& strides, Block block, Arena& arena,
@@ -201,7 +226,15 @@ class TileReader {
         tiles_(arena.take<R>(units * Tile<R>::size(call))) {}
   static size_t scratch(const Evaluation& call, int units = 1) { return Arena::room<R>(units * Tile<R>::size(call)); }
 
-  const R* row(int64_t row, int unit = 0) {
+  /** Where the rows stand, if that is in columns: a copy of few classes is better, as its lines lie side by side. */
+  Row row(int64_t row, int unit = 0) {
+    if (call_.classes > kShortRow<R> && lie_in_columns<R>(call_, dtype_, strides_, block_, row)) {
+      return {static_cast<const R*>(data_) + row_offset(call_, strides_, row), strides_.classes};
+    }
+    return {copied(row, unit), n};
+  }
+
+  const R* copied(int64_t row, int unit = 0) {
     const Tile<R> tile = this->tile(unit);
     tile.load_rows(data_, dtype_, strides_, row, rows_of_tile<n>(block_, row));
     return tile.values();
@@ -245,7 +278,7 @@ class TargetTiles {
 
   template <class Labels>
   const R* row(int64_t row, const Labels& labels, int unit = 0) {
-    if (!call_.dense_by_index) return rows_.row(row, unit);
+    if (!call_.dense_by_index) return rows_.copied(row, unit);
     const int count = rows_of_tile<n>(block_, row);
     const Tile<R> tile = rows_.tile(unit);
     if (count < n) tile.clear();
@@ -303,8 +336,10 @@ class TileLabels {
     return result;
   }
 
-  SURPRISAL_FN Number of(const R* values) const {
-    return in_double(gather_across(values, index_ < 0 ? typename V::Bits{} : index_));  // any of a lane without a class
+  SURPRISAL_FN Number of(const R* values) const { return of(Columns<R>{values, n}); }
+  SURPRISAL_FN Number of(const Columns<R>& values) const {
+    const auto index = index_ < 0 ? typename V::Bits{} : index_;  // any of a lane without a class
+    return in_double(gather_across(values.data, values.step, index));
   }
 
   SURPRISAL_FN Mask<R> at(int64_t position) const { return classes_ == V(static_cast<R>(position / n)); }
@@ -378,7 +413,7 @@ class TileWriter {
   SURPRISAL_FN void write(const Row& row, const TileLabels<R>& labels, F&& f) const {
     R* to = tile_.values();
     int64_t stride = n;
-    const bool in_place = lies_in_columns(row.first);
+    const bool in_place = lie_in_columns<R>(call_, call_.dtype, call_.grad_strides, block_, row.first);
     if (in_place) {
       to = static_cast<R*>(call_.grad) + row_offset(call_, call_.grad_strides, row.first);
       stride = call_.grad_strides.classes;
@@ -408,14 +443,6 @@ class TileWriter {
   }
 
  private:
-  /** The tile's rows are neighbours in memory, one vector a class as in the tile, of the same type. */
-  bool lies_in_columns(int64_t row) const {
-    constexpr DType own = sizeof(R) == 8 ? DType::float64 : DType::float32;
-    const bool neighbours = call_.inner == 1 ? call_.grad_strides.outer == 1
-                                             : call_.grad_strides.inner == 1 && row % call_.inner + n <= call_.inner;
-    return call_.dtype == own && neighbours && rows_of_tile<n>(block_, row) == n;
-  }
-
   static bool is_aligned(const R* to, int64_t stride) {
     return reinterpret_cast<uintptr_t>(to) % (n * sizeof(R)) == 0 && stride % n == 0;
   }
@@ -462,7 +489,7 @@ class Across {
 
   static constexpr bool fetches_soon(bool) { return true; }
 
-  SURPRISAL_FN Maxima maxima(const R* z, int) const {
+  SURPRISAL_FN Maxima maxima(const Columns<R>& z, int) const {
     V max(-static_cast<R>(__builtin_inf()));
     for (int64_t at = 0; at < extent_; at += V::size) max = maximum(load(z + at, Full{}), max);
     return max;
@@ -474,8 +501,8 @@ class Across {
   SURPRISAL_FN static V class_numbers(int64_t at) { return V(static_cast<R>(at / V::size)); }
 
   template <int n, class Exponentials, class Each, class OnRise>
-  SURPRISAL_FN PassSums<Number, V, n> softmax_pass(const Reader& input, const R* z, Maxima m, Exponentials exponentials,
-                                                   Each&& each, OnRise&&) const {
+  SURPRISAL_FN PassSums<Number, V, n> softmax_pass(const Reader& input, const Columns<R>& z, Maxima m,
+                                                   Exponentials exponentials, Each&& each, OnRise&&) const {
     // Of fewer classes than a stretch along a row: there are few.
     constexpr int kClasses = 4;
     constexpr int64_t step = kClasses * V::size;

@@ -60,7 +60,7 @@ class LabelRank<Across<R>> {
   using V = Vec<R>;
 
  public:
-  SURPRISAL_FN LabelRank(const Across<R>& lanes, const TileLabels<R>& labels, const R* z, V, int64_t) {
+  SURPRISAL_FN LabelRank(const Across<R>& lanes, const TileLabels<R>& labels, const Columns<R>& z, V, int64_t) {
     const V own = rounded<V>(labels.of(z));
     V smaller_index(1);
     for (int64_t at = 0; at < lanes.extent(); at += V::size) {
@@ -366,7 +366,7 @@ struct ClassificationDriver {
     for (int64_t next = block.begin; next < block.end; next += Lanes::kRows) {
       const Labels labels(call, block, next);
       if (!labels.any()) continue;
-      const T* z = input.row(next);
+      const auto z = input.row(next);
       input.expect(next + Lanes::kRows);
       const auto sums = passes(lanes, input, labels, z, problem.tally->layout().rank_count);
       if constexpr (std::is_same_v<Number, double>) {
@@ -425,8 +425,8 @@ struct ClassificationDriver {
     }
   };
 
-  SURPRISAL_FN static auto passes(const Lanes& lanes, const Reader& input, const Labels& labels, const T* z,
-                                  int64_t enough) {
+  SURPRISAL_FN static auto passes(const Lanes& lanes, const Reader& input, const Labels& labels,
+                                  const typename Reader::Row& z, int64_t enough) {
     const auto max = lanes.maxima(z, 0);
     Others others{LabelRank<Lanes>(lanes, labels, z, max, enough)};
     const auto [sums, terms, at_maximum] = lanes.template softmax_pass<0>(

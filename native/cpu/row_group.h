@@ -175,7 +175,7 @@ struct RowGroup {
     const size_t sums =
         Arena::room<RowSums<Number>>(k) + Arena::room<Split<Factor>>(k) + Arena::room<DivergenceSums<Number>>(k);
     const size_t tiles = Reader::scratch(call) + Writer::scratch(call);
-    const size_t logits = Arena::room<const T*>(k) + Arena::room<typename Lanes::Maxima>(k);
+    const size_t logits = Arena::room<typename Reader::Row>(k) + Arena::room<typename Lanes::Maxima>(k);
     return Lanes::scratch(call, static_cast<int>(k)) + readers + logits + sums + k * tiles +
            2 * Arena::room<R>(k * width);
   }
@@ -193,7 +193,7 @@ struct RowGroup {
     const Lanes lanes(call, splits, arena);
     Reader* input = arena.take<Reader>(splits);
     Writer* grad = arena.take<Writer>(splits);
-    const T** logits = arena.take<const T*>(splits);
+    auto* logits = arena.take<typename Reader::Row>(splits);
     auto* maxima = arena.take<typename Lanes::Maxima>(splits);
     RowSums<Number>* sums = arena.take<RowSums<Number>>(splits);
     Split<Factor>* inverses = arena.take<Split<Factor>>(splits);
@@ -221,7 +221,7 @@ struct RowGroup {
       }
       for (int k = 0; k < splits; ++k) {
         const int64_t row = k * samples + sample;
-        const T* z = logits[k];
+        const auto z = logits[k];
         input[k].expect(row + Lanes::kRows);
         R* p_row = probabilities + k * width;
         typename Writer::Row dz{};

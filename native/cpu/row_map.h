@@ -15,8 +15,8 @@ struct RowExponentials {
   using Stored = typename Lanes::Stored;
 
   __attribute__((noinline)) static RowSums<typename Lanes::Number> take(
-      const Lanes& lanes, const typename Lanes::Reader& input, const Stored* z, typename Lanes::R* exponentials,
-      const typename Lanes::Writer& result, const typename Lanes::Writer::Row& out) {
+      const Lanes& lanes, const typename Lanes::Reader& input, const typename Lanes::Reader::Row& z,
+      typename Lanes::R* exponentials, const typename Lanes::Writer& result, const typename Lanes::Writer::Row& out) {
     const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
       result.prepare(out, at);
       return Terms<V, 0>{};
@@ -55,7 +55,7 @@ struct RowMap {
       const Labels labels(call, block, row);
       const typename Writer::Row out = result.row(row);
       result.prepare_ends(out);
-      const T* z = input.row(row);
+      const auto z = input.row(row);
       input.expect(row + Lanes::kRows);
       if constexpr (Formula::backward) {
         backward(input, z, output.row(row, labels), extent, scratch_row, result, labels, out);
@@ -68,8 +68,8 @@ struct RowMap {
   }
 
  private:
-  static void forward(const Lanes& lanes, const Reader& input, const T* z, R* exponentials, Writer& result,
-                      const Labels& labels, const typename Writer::Row& out) {
+  static void forward(const Lanes& lanes, const Reader& input, const typename Reader::Row& z, R* exponentials,
+                      Writer& result, const Labels& labels, const typename Writer::Row& out) {
     const RowSums<Number> sums = RowExponentials<Lanes>::take(lanes, input, z, exponentials, result, out);
     const V m(rounded<Factor>(sums.max));
     const Factor log_sum = rounded<Factor>(sums.log_sum());
@@ -79,8 +79,8 @@ struct RowMap {
     });
   }
 
-  static void backward(const Reader& input, const T* g_row, const R* output_row, int64_t extent, R* probabilities,
-                       Writer& result, const Labels& labels, const typename Writer::Row& out) {
+  static void backward(const Reader& input, const typename Reader::Row& g_row, const R* output_row, int64_t extent,
+                       R* probabilities, Writer& result, const Labels& labels, const typename Writer::Row& out) {
     Sum<V> sum, p_sum;
     for_each_vector<V>(extent, [&](int64_t at, auto within) __attribute__((always_inline)) {
       input.fetch_next(at);

@@ -60,6 +60,8 @@ SURPRISAL_FN void end_stretch(Each& each) {
 template <class T>
 class RowReader {
  public:
+  using Row = const T*;
+
   RowReader(const Evaluation& call, Block block, Arena& arena, int /*units*/ = 1)
       : call_(call), data_(static_cast<const T*>(call.input)), strides_(call.input_strides), block_(block) {
     if (!direct()) tile_ = arena.take<T>(kTileRows * padded<T>(call.classes));

@@ -592,32 +592,33 @@ struct ComputeOf<double> {
 template <class T>
 using Compute = typename ComputeOf<T>::type;
 
-/** values[index·size + lane] of each lane, size being a vector's. */
-SURPRISAL_FN Vec<float> gather_across(const float* values, IntVector index) {
+/** values[index·step + lane] of each lane, for indices and steps of up to 32 bits. */
+SURPRISAL_FN Vec<float> gather_across(const float* values, int64_t step, IntVector index) {
   using V = Vec<float>;
 #if defined(__AVX512F__)
   const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
   const auto half = [&](__m256i of_half, int lane) __attribute__((always_inline)) {
-    const __m512i offset = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(of_half), 4), lanes);
+    const __m512i offset =
+        _mm512_add_epi64(_mm512_mul_epu32(_mm512_cvtepi32_epi64(of_half), _mm512_set1_epi64(step)), lanes);
     return _mm512_i64gather_ps(offset, values + lane, sizeof(float));
   };
   const __m512 low = _mm512_castps256_ps512(half(_mm512_castsi512_si256((__m512i)index), 0));
   return V((FloatVector)_mm512_insertf32x8(low, half(_mm512_extracti64x4_epi64((__m512i)index, 1), 8), 1));
 #else
   V v;
-  for (int i = 0; i < V::size; ++i) v.raw[i] = values[int64_t{index[i]} * V::size + i];
+  for (int i = 0; i < V::size; ++i) v.raw[i] = values[index[i] * step + i];
   return v;
 #endif
 }
-SURPRISAL_FN Vec<double> gather_across(const double* values, LongVector index) {
+SURPRISAL_FN Vec<double> gather_across(const double* values, int64_t step, LongVector index) {
   using V = Vec<double>;
 #if defined(__AVX512F__)
   const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i offset = _mm512_add_epi64(_mm512_slli_epi64((__m512i)index, 3), lanes);
+  const __m512i offset = _mm512_add_epi64(_mm512_mul_epu32((__m512i)index, _mm512_set1_epi64(step)), lanes);
   return V((DoubleVector)_mm512_i64gather_pd(offset, values, sizeof(double)));
 #else
   V v;
-  for (int i = 0; i < V::size; ++i) v.raw[i] = values[index[i] * V::size + i];
+  for (int i = 0; i < V::size; ++i) v.raw[i] = values[index[i] * step + i];
   return v;
 #endif
 }

@@ -43,7 +43,7 @@ struct SoftmaxCoupled {
         if (writes) grad.clear(grad.row(row));
         continue;
       }
-      const T* z = input.row(row);
+      const auto z = input.row(row);
       input.expect(row + Lanes::kRows);
       typename Writer::Row dz{};
       if (writes) {

@@ -104,7 +104,7 @@ struct SoftmaxLinear {
   /** A unit between its passes. */
   struct Unit {
     Labels labels;
-    const T* z;
+    typename Reader::Row z;
     typename Lanes::Maxima maxima;
     RowSums<Number> sums;
     Number q_sum, dot;  // Σ q and Σ q·(m − z) of the spread target
