@@ -106,13 +106,14 @@ int64_t find_cache_bytes() {
 }
 
 /**
- * A gradient that would push everything else out of the caches is written past them, which also spares reading its
- * memory first. One that takes the place of the logits finds their lines in the cache already.
+ * A gradient that would not fit the cache beside the logits and as much again, which others have there, is written past
+ * it: that spares reading its memory first, and what is in the cache stays. One that takes the place of the logits
+ * finds their lines there already.
  */
 bool streams_gradient(const Evaluation& call) {
   const int64_t bytes = call.rows() * call.classes * element_size(call.dtype);
   static const int64_t cache_bytes = find_cache_bytes();
-  return call.grad != nullptr && call.grad != call.input && 2 * bytes > cache_bytes;
+  return call.grad != nullptr && call.grad != call.input && 3 * bytes > cache_bytes;
 }
 
 /**
