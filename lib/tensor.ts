@@ -2,27 +2,21 @@ import type { DeviceArray, NativeArray, NativeStream } from '../binding.js';
 import { binding, dtypeCode } from './binding.js';
 import { cpu, deviceName, resolveDevice, type Device } from './device.js';
 import { borrow, checkMemory, isDeviceMemory, type DeviceMemory } from './device_memory.js';
+import {
+  allocate,
+  checkDType,
+  elementSize,
+  isDType,
+  isFloat,
+  knownDTypes,
+  type DType,
+  type FloatDType,
+  type TypedArray,
+} from './dtype.js';
 import { describe, rangeError, typeError } from './errors.js';
 import { checkOptions } from './options.js';
+import { checkShape, checkStrides, contiguousStrides, extent, isSize, numel, showShape } from './shape.js';
 import { streamOption, type Stream } from './stream.js';
-
-export type FloatDType = 'float32' | 'float64' | 'float16' | 'bfloat16';
-export type IntegerDType =
-  'int8' | 'uint8' | 'int16' | 'uint16' | 'int32' | 'uint32' | 'int64' | 'uint64' | 'bool';
-export type DType = FloatDType | IntegerDType;
-
-export type TypedArray =
-  | Float32Array
-  | Float64Array
-  | Int8Array
-  | Uint8Array
-  | Uint8ClampedArray
-  | Int16Array
-  | Uint16Array
-  | Int32Array
-  | Uint32Array
-  | BigInt64Array
-  | BigUint64Array;
 
 export type NestedArray<T = number | bigint> = readonly (T | NestedArray<T>)[];
 
@@ -46,68 +40,6 @@ export type TensorLike =
   | NestedArray
   | number
   | bigint;
-
-/** The typed array that holds each dtype, by the name of its constructor. */
-const holders: Record<DType, readonly string[]> = {
-  float32: ['Float32Array'],
-  float64: ['Float64Array'],
-  float16: ['Uint16Array', 'Float16Array'],
-  bfloat16: ['Uint16Array'],
-  int8: ['Int8Array'],
-  uint8: ['Uint8Array', 'Uint8ClampedArray'],
-  int16: ['Int16Array'],
-  uint16: ['Uint16Array'],
-  int32: ['Int32Array'],
-  uint32: ['Uint32Array'],
-  int64: ['BigInt64Array'],
-  uint64: ['BigUint64Array'],
-  bool: ['Uint8Array'],
-};
-
-export const isFloat = (dtype: string): dtype is FloatDType =>
-  dtype === 'float32' || dtype === 'float64' || dtype === 'float16' || dtype === 'bfloat16';
-
-/** The dtype a loss of this input is computed and returned in. */
-export const computeDType = (dtype: FloatDType): 'float32' | 'float64' =>
-  dtype === 'float64' ? 'float64' : 'float32';
-
-function holderName(data: object): string {
-  return (data as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? '';
-}
-
-/** The dtype a typed array has when nothing else is said, by the name of its constructor. */
-const naturalDTypes = new Map<string, DType>([['Float16Array', 'float16']]);
-for (const [dtype, names] of Object.entries(holders) as [DType, readonly string[]][]) {
-  // A Uint8Array is integers before it is bools, and a Uint16Array before it is the bits of half precision.
-  if (dtype === 'float16' || dtype === 'bfloat16' || dtype === 'bool') continue;
-  for (const name of names) naturalDTypes.set(name, dtype);
-}
-
-/** The number of elements; of the dimensions [from, to) where these are given. */
-export function numel(shape: readonly number[], from = 0, to = shape.length): number {
-  let count = 1;
-  for (let i = from; i < to; i++) count *= shape[i]!;
-  return count;
-}
-
-export function contiguousStrides(shape: readonly number[]): number[] {
-  const strides = new Array<number>(shape.length);
-  for (let i = shape.length - 1, stride = 1; i >= 0; i--) {
-    strides[i] = stride;
-    stride *= shape[i]!;
-  }
-  return strides;
-}
-
-export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) {
-    if (a[i] !== b[i]) return false;
-  }
-  return true;
-}
-
-export const showShape = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
 
 /** True when the buffer under a view was transferred: its length is then 0, and nothing can be built on it. */
 function isDetached(data: NativeArray): boolean {
@@ -293,7 +225,7 @@ export class Tensor {
       'device',
     ]);
     const shape = checkShape(owner, given.shape);
-    if (!Object.hasOwn(holders, given.dtype)) {
+    if (!isDType(given.dtype)) {
       throw typeError('ERR_DTYPE', `${owner}: expected a dtype, got ${describe(given.dtype)}`);
     }
     const strides = checkStrides(owner, given.strides, shape);
@@ -368,103 +300,6 @@ function memoryOn(
   return binding.allocateDevice(device, Math.max(length, 1) * elementSize(dtype), stream);
 }
 
-/** Bytes of an element. */
-const elementSize = (dtype: DType): number => allocateUnchecked(dtype, 0).BYTES_PER_ELEMENT;
-
-/** A new typed array that holds `length` elements of `dtype`. */
-export function allocate(dtype: DType, length: number): TypedArray {
-  try {
-    return allocateUnchecked(dtype, length);
-  } catch (cause) {
-    throw Object.assign(rangeError('ERR_OUT_OF_MEMORY', `no memory for ${length} elements of ${dtype}`), {
-      cause,
-    });
-  }
-}
-
-function allocateUnchecked(dtype: DType, length: number): TypedArray {
-  switch (dtype) {
-    case 'float32':
-      return new Float32Array(length);
-    case 'float64':
-      return new Float64Array(length);
-    case 'int8':
-      return new Int8Array(length);
-    case 'uint8':
-    case 'bool':
-      return new Uint8Array(length);
-    case 'int16':
-      return new Int16Array(length);
-    case 'int32':
-      return new Int32Array(length);
-    case 'uint32':
-      return new Uint32Array(length);
-    case 'int64':
-      return new BigInt64Array(length);
-    case 'uint64':
-      return new BigUint64Array(length);
-    default:
-      return new Uint16Array(length);
-  }
-}
-
-const isSize = (size: unknown): boolean => Number.isSafeInteger(size) && (size as number) >= 0;
-
-function checkShape(name: string, shape: unknown): readonly number[] {
-  if (!Array.isArray(shape) || !shape.every(isSize)) {
-    const shown = Array.isArray(shape) ? `[${shape.map(describe).join(', ')}]` : describe(shape);
-    throw typeError('ERR_SHAPE', `${name}: expected a shape of non-negative integers, got ${shown}`);
-  }
-  return [...(shape as number[])];
-}
-
-/** Undefined strides stay so: row-major. */
-function checkStrides(
-  name: string,
-  strides: unknown,
-  shape: readonly number[],
-): readonly number[] | undefined {
-  if (strides === undefined) return undefined;
-  const checked = checkShape(`${name}.strides`, strides);
-  if (checked.length !== shape.length) {
-    throw rangeError(
-      'ERR_SHAPE',
-      `${name}: expected a stride for each dimension of ${showShape(shape)}, got ${showShape(checked)}`,
-    );
-  }
-  return checked;
-}
-
-function checkDType(name: string, data: ArrayBufferView, dtype: unknown): DType {
-  if (dtype === undefined) {
-    const natural = naturalDTypes.get(holderName(data));
-    if (natural !== undefined) return natural;
-    throw typeError('ERR_DTYPE', `${name}: expected a typed array of numbers as data, got ${describe(data)}`);
-  }
-  if (typeof dtype !== 'string' || !Object.hasOwn(holders, dtype)) {
-    const known = Object.keys(holders).join(', ');
-    throw typeError('ERR_DTYPE', `${name}: expected a dtype among ${known}, got ${describe(dtype)}`);
-  }
-  const names = holders[dtype as DType];
-  if (!names.includes(holderName(data))) {
-    throw typeError(
-      'ERR_DTYPE',
-      `${name}: dtype ${dtype} is held by ${names.join(' or ')}, got ${describe(data)}`,
-    );
-  }
-  return dtype as DType;
-}
-
-/** Number of elements from the first to the last that these strides reach. */
-function extent(shape: readonly number[], strides: readonly number[]): number {
-  let last = 0;
-  for (let i = 0; i < shape.length; i++) {
-    if (shape[i] === 0) return 0;
-    last += (shape[i]! - 1) * strides[i]!;
-  }
-  return last + 1;
-}
-
 /** A tensor over memory of a GPU that somebody else in this process has. */
 function fromDevice(
   name: string,
@@ -473,15 +308,14 @@ function fromDevice(
   dtype: unknown,
   strides: unknown,
 ): Tensor {
-  if (typeof dtype !== 'string' || !Object.hasOwn(holders, dtype)) {
-    const known = Object.keys(holders).join(', ');
+  if (!isDType(dtype)) {
     throw typeError(
       'ERR_DTYPE',
-      `${name}: expected a dtype among ${known} for memory of a GPU, got ${describe(dtype)}`,
+      `${name}: expected a dtype among ${knownDTypes} for memory of a GPU, got ${describe(dtype)}`,
     );
   }
   checkMemory(name, data);
-  const size = elementSize(dtype as DType);
+  const size = elementSize(dtype);
   const checkedShape = shape === undefined ? [Math.floor(data.byteLength / size)] : checkShape(name, shape);
   const checkedStrides = checkStrides(name, strides, checkedShape);
   const needed = extent(checkedShape, checkedStrides ?? contiguousStrides(checkedShape));
@@ -492,7 +326,7 @@ function fromDevice(
     );
   }
   const { memory, device } = borrow(name, data, size);
-  return new Tensor(memory, checkedShape, dtype as DType, checkedStrides, device);
+  return new Tensor(memory, checkedShape, dtype, checkedStrides, device);
 }
 
 function fromData(name: string, data: unknown, shape: unknown, dtype: unknown, strides: unknown): Tensor {
@@ -675,8 +509,7 @@ export function tensor(data: TensorLike | DeviceMemory, options: TensorOptions =
     return fromData('tensor', data, shape, dtype, strides);
   if (typeof data === 'number' || typeof data === 'bigint' || Array.isArray(data)) {
     const nested = flatten('tensor', data);
-    if (dtype !== undefined && !Object.hasOwn(holders, dtype))
-      checkDType('tensor', new Float32Array(1), dtype);
+    if (dtype !== undefined && !isDType(dtype)) checkDType('tensor', new Float32Array(1), dtype);
     const flat = fromNumbers('tensor', nested.numbers, nested.shape, dtype ?? 'float32');
     return shape === undefined && strides === undefined
       ? flat

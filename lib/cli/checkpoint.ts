@@ -1,10 +1,10 @@
 /** How far an evaluation has come, in a file that survives the process: it is replaced whole, or stays as it was. */
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { sameShape, showShape } from '../tensor.js';
 import { writeText } from './files.js';
 import type { FileIdentity, Shard } from './inputs.js';
 import { CommandError } from './terminal.js';
+import { sameShape, showShape } from '../shape.js';
 
 /** The next rows: of a pair of files, a row of each split. */
 export interface Position {

@@ -1,8 +1,10 @@
 /** Counts the rows of files: what one thread does. */
+import { allocate } from '../dtype.js';
 import { rangeError } from '../errors.js';
 import type { RowReader } from '../io/rows.js';
 import type { ClassificationEvaluator } from '../metrics/classification_evaluator.js';
-import { allocate, showShape, Tensor } from '../tensor.js';
+import { showShape } from '../shape.js';
+import { Tensor } from '../tensor.js';
 import type { Shard } from './inputs.js';
 import { makeEvaluator, type Plan } from './plan.js';
 import { RowLosses } from './row_losses.js';

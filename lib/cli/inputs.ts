@@ -1,10 +1,11 @@
 /** The files of an evaluation: pairs of logits and targets, one after another. */
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { isFloat } from '../dtype.js';
 import { listArrays, openRows } from '../io/open.js';
 import type { RowReader } from '../io/rows.js';
 import type { FileLike } from '../io/source.js';
-import { isFloat, sameShape, showShape } from '../tensor.js';
+import { sameShape, showShape } from '../shape.js';
 import { isDirectory } from './files.js';
 import { CommandError, isErrorWithCode, showCount, suggestion, UsageError, type Parsed } from './terminal.js';
 

@@ -2,22 +2,18 @@
  * Mixup (Zhang et al., arXiv:1710.09412) and CutMix (Yun et al., arXiv:1905.04899), with the names, options and
  * semantics of timm.data.mixup.
  */
+import { allocate, isFloat, type DType } from '../dtype.js';
 import { describe, rangeError, typeError } from '../errors.js';
 import { overlap } from '../geometry.js';
 import { booleanOption, checkOptions, choiceOption, numberOption } from '../options.js';
+import { numel, sameShape, showShape } from '../shape.js';
 import {
-  allocate,
   asTensor,
   contiguous,
   emptyTensor,
   hostValuesAs,
   isContiguous,
-  isFloat,
-  numel,
-  sameShape,
-  showShape,
   type Tensor,
-  type DType,
   type TensorLike,
 } from '../tensor.js';
 import { checkMinmax, checkMinmaxFits, drawBboxAndLam, type ImageSize } from './bbox.js';

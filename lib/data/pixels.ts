@@ -1,5 +1,6 @@
 import { binding, dtypeCode } from '../binding.js';
-import { contiguous, Tensor, type DType } from '../tensor.js';
+import type { DType } from '../dtype.js';
+import { contiguous, Tensor } from '../tensor.js';
 import type { Bbox } from './bbox.js';
 
 export type Pixels = Float32Array | Float64Array | Uint8Array | Uint8ClampedArray | Uint16Array;

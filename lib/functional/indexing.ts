@@ -1,17 +1,9 @@
 import { oneHot as oneHotRows } from '../data/mixup.js';
+import { isFloat, type TypedArray } from '../dtype.js';
 import { describe, rangeError, typeError } from '../errors.js';
 import { checkOptions } from '../options.js';
-import {
-  asTensor,
-  contiguous,
-  emptyTensor,
-  isFloat,
-  numel,
-  showShape,
-  Tensor,
-  type TensorLike,
-  type TypedArray,
-} from '../tensor.js';
+import { numel, showShape } from '../shape.js';
+import { asTensor, contiguous, emptyTensor, Tensor, type TensorLike } from '../tensor.js';
 import { resolveDim, type DimOptions } from './softmax.js';
 
 /** Indices of an integer dtype. */

@@ -1,17 +1,15 @@
 import { binding, dtypeCode, headerLength, slot } from '../binding.js';
 import { resolveDevice } from '../device.js';
+import { isFloat } from '../dtype.js';
 import { rangeError, typeError } from '../errors.js';
 import { asRows, rowStrides } from '../geometry.js';
 import { checkOptions, numberOption } from '../options.js';
+import { numel, sameShape, showShape } from '../shape.js';
 import {
   asTensor,
   emptyTensor,
-  isFloat,
   memoryOf,
-  numel,
   requireSameDevice,
-  sameShape,
-  showShape,
   type Tensor,
   type TensorLike,
 } from '../tensor.js';

@@ -1,6 +1,7 @@
 /** Arrow IPC: the chosen columns' bytes are read from the file into the blocks, wherever its metadata say that they are. */
+import { allocate, type DType, type TypedArray } from '../dtype.js';
 import { fileError, unsupportedFile } from '../errors.js';
-import { allocate, numel, type DType, type TypedArray } from '../tensor.js';
+import { numel } from '../shape.js';
 import {
   damaged,
   headerOf,

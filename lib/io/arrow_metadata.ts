@@ -2,8 +2,8 @@
  * The metadata of Arrow IPC, the file and the stream: https://arrow.apache.org/docs/format/Columnar.html. It is decoded by
  * the package apache-arrow, once it was verified.
  */
+import type { DType } from '../dtype.js';
 import { fileError, unsupportedFile } from '../errors.js';
-import type { DType } from '../tensor.js';
 import type { Column } from './columns.js';
 import {
   FlatbufferFault,

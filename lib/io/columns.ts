@@ -1,5 +1,5 @@
+import type { DType } from '../dtype.js';
 import { rangeError, unsupportedFile } from '../errors.js';
-import type { DType } from '../tensor.js';
 import { chooseArray, listNames } from './choice.js';
 import type { ByteSource } from './source.js';
 

@@ -1,5 +1,5 @@
 /** Elements as files hold them: their sizes, and the order of their bytes. */
-import type { DType, TypedArray } from '../tensor.js';
+import type { DType, TypedArray } from '../dtype.js';
 
 /** Bytes of an element. */
 export const itemSizes: Readonly<Record<DType, number>> = {

@@ -1,6 +1,7 @@
 /** NumPy's .npy, as numpy.lib.format describes it: versions 1.0, 2.0 and 3.0. */
+import type { DType } from '../dtype.js';
 import { fileError, unsupportedFile } from '../errors.js';
-import { showShape, type DType } from '../tensor.js';
+import { showShape } from '../shape.js';
 import { byteLength, hostIsLittleEndian, itemSizes } from './elements.js';
 import { checkRows, PlainRows, type ArrayRows } from './rows.js';
 import { count, readBytes, type ByteSource } from './source.js';

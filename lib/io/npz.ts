@@ -1,5 +1,4 @@
 /** NumPy's .npz: a zip archive of .npy arrays, as np.savez and np.savez_compressed write it. */
-import { numel, type DType } from '../tensor.js';
 import { bytesOf, itemSizes, swapBytes } from './elements.js';
 import { chooseArray } from './choice.js';
 import {
@@ -14,6 +13,8 @@ import {
 import { checkCompressedRow, PlainRows, type ArrayInfo, type ArrayRows, type RowPass } from './rows.js';
 import { PartSource, readBytes, type ByteSource } from './source.js';
 import { InflatedMember, MemberChecksum, memberData, readZipDirectory, type ZipMember } from './zip.js';
+import type { DType } from '../dtype.js';
+import { numel } from '../shape.js';
 
 const suffix = '.npy';
 

@@ -1,6 +1,7 @@
 /** Parquet, decoded by the package hyparquet, row group by row group. */
+import type { DType, TypedArray } from '../dtype.js';
 import { describe, fileError, unsupportedFile } from '../errors.js';
-import { numel, type DType, type TypedArray } from '../tensor.js';
+import { numel } from '../shape.js';
 import { selectColumns, type Column } from './columns.js';
 import { byteLength, itemSizes } from './elements.js';
 import { importPackage } from './packages.js';

@@ -1,6 +1,8 @@
+import { allocate, type DType, type TypedArray } from '../dtype.js';
 import { abortError, describe, rangeError, typeError, unsupportedFile } from '../errors.js';
 import { checkOptions, booleanOption, numberOption } from '../options.js';
-import { allocate, numel, showShape, Tensor, type DType, type TypedArray } from '../tensor.js';
+import { numel, showShape } from '../shape.js';
+import { Tensor } from '../tensor.js';
 import { bytesOf, itemSizes, swapBytes } from './elements.js';
 import { count, readFully, type ByteSource } from './source.js';
 

@@ -1,6 +1,7 @@
 /** Hugging Face's safetensors: a length, a JSON header, and the tensors' bytes without gaps. */
+import type { DType } from '../dtype.js';
 import { fileError, unsupportedFile } from '../errors.js';
-import { numel, showShape, type DType } from '../tensor.js';
+import { numel, showShape } from '../shape.js';
 import { chooseArray } from './choice.js';
 import { byteLength, hostIsLittleEndian, itemSizes } from './elements.js';
 import { checkRows, PlainRows, type ArrayInfo, type ArrayRows } from './rows.js';

@@ -1,16 +1,9 @@
 import { fileURLToPath } from 'node:url';
+import type { DType } from '../dtype.js';
 import { describe, rangeError, typeError, unsupportedFile } from '../errors.js';
 import { checkOptions } from '../options.js';
-import {
-  asTensor,
-  contiguous,
-  numel,
-  sameShape,
-  showShape,
-  type DType,
-  type Tensor,
-  type TensorLike,
-} from '../tensor.js';
+import { numel, sameShape, showShape } from '../shape.js';
+import { asTensor, contiguous, type Tensor, type TensorLike } from '../tensor.js';
 import { byteLength, bytesOf, hostIsLittleEndian, itemSizes, swapBytes } from './elements.js';
 import { Replacement } from './replacement.js';
 import { throwIfAborted } from './rows.js';

@@ -1,6 +1,8 @@
 import { booleanOption, checkOptions, choiceOption, numberOption } from '../options.js';
-import { numel, type TensorLike } from '../tensor.js';
-import { factorOption, Loss, reductions, type Reduction } from './loss.js';
+import { numel } from '../shape.js';
+import type { TensorLike } from '../tensor.js';
+import { factorOption } from './factor.js';
+import { Loss, reductions, type Reduction } from './loss.js';
 
 export interface BinaryCrossEntropyOptions {
   /** ε in [0, 1), for class indices alone: the label's target is 1 − ε + ε/C, every other class's ε/C. */

@@ -1,6 +1,7 @@
 import { booleanOption, checkOptions, choiceOption, numberOption } from '../options.js';
 import type { TensorLike } from '../tensor.js';
-import { factorOption, Loss, reductions, type Reduction } from './loss.js';
+import { factorOption } from './factor.js';
+import { Loss, reductions, type Reduction } from './loss.js';
 
 export interface CrossEntropyLossOptions {
   /** A factor a class, shape [C]; the mean then divides by the sum of the rows' weights. */

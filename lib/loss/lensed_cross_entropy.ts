@@ -1,7 +1,9 @@
 import { binding, dtypeCode } from '../binding.js';
+import { isFloat } from '../dtype.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkOptions, choiceOption } from '../options.js';
-import { asTensor, contiguous, isFloat, showShape, Tensor, type TensorLike } from '../tensor.js';
+import { showShape } from '../shape.js';
+import { asTensor, contiguous, Tensor, type TensorLike } from '../tensor.js';
 import { Loss, reductions, type Reduction } from './loss.js';
 
 export interface LensedCrossEntropyOptions {

@@ -2,6 +2,7 @@ import type { Arrays, NativeArray, NativeStream } from '../../binding.js';
 import { evaluateAsync } from '../async.js';
 import { binding, dtypeCode, headerLength, slot } from '../binding.js';
 import { cpu, resolveDevice, type Device } from '../device.js';
+import { computeDType, isFloat, type FloatDType } from '../dtype.js';
 import { describe, rangeError, typeError } from '../errors.js';
 import {
   asRows,
@@ -13,27 +14,22 @@ import {
   type Rows,
 } from '../geometry.js';
 import { checkOptions } from '../options.js';
+import { numel, sameShape, showShape } from '../shape.js';
 import { streamOption, type Stream } from '../stream.js';
 import {
   asTensor,
-  computeDType,
   contiguous,
   emptyTensor,
   hostValuesAs,
   isContiguous,
-  isFloat,
   memoryOf,
-  numel,
   requireSameDevice,
-  sameShape,
-  showShape,
-  tensor,
   Tensor,
   valuesAs,
-  type FloatDType,
   type TensorLike,
-  type TypedArray,
 } from '../tensor.js';
+import { Copies } from './copies.js';
+import { BroadcastFactor } from './factor.js';
 
 export type Reduction = 'none' | 'mean' | 'sum';
 
@@ -76,7 +72,7 @@ export interface LossDefinition {
  */
 function partsOf(definition: LossDefinition, kind: string) {
   const { owner, name, targets, classAxis = -1, rank, divisor, numSplits } = definition;
-  const { weight, posWeight, weightPerClass = false, lens } = definition;
+  const { weight, posWeight, weightPerClass, lens } = definition;
   return {
     owner,
     name,
@@ -87,9 +83,8 @@ function partsOf(definition: LossDefinition, kind: string) {
     rank,
     divisor,
     numSplits,
-    weight,
-    posWeight,
-    weightPerClass,
+    weight: weight && new BroadcastFactor(owner, 'weight', weight, weightPerClass),
+    posWeight: posWeight && new BroadcastFactor(owner, 'posWeight', posWeight),
     lens,
   };
 }
@@ -134,31 +129,6 @@ export interface ValueAndGrad {
   readonly grad: Tensor;
 }
 
-function factorValues(cache: Map<FloatDType, TypedArray>, factor: Tensor, dtype: FloatDType): TypedArray {
-  const compute = computeDType(dtype);
-  let values = cache.get(compute);
-  if (values === undefined) cache.set(compute, (values = hostValuesAs(factor, compute)));
-  return values;
-}
-
-/** Copies of a loss's own arrays on GPUs, made when a call first works there. */
-class Copies {
-  readonly #copies = new WeakMap<NativeArray, Map<number, NativeArray>>();
-
-  /** `array` in the memory of this device. */
-  of(array: TypedArray | undefined, device: number): NativeArray | undefined {
-    if (array === undefined || device === cpu) return array;
-    let copies = this.#copies.get(array);
-    if (copies === undefined) this.#copies.set(array, (copies = new Map<number, NativeArray>()));
-    let copy = copies.get(device);
-    if (copy === undefined) {
-      copies.set(device, (copy = binding.allocateDevice(device, array.byteLength)));
-      binding.copyDevice(array, copy);
-    }
-    return copy;
-  }
-}
-
 function overlapsAny(memory: NativeArray, others: readonly (NativeArray | undefined)[]): boolean {
   for (const other of others) {
     if (other !== undefined && overlap(memory, other)) return true;
@@ -171,54 +141,6 @@ interface Prepared {
   readonly arrays: Arrays;
   readonly value: Tensor;
   readonly grad: Tensor | undefined;
-}
-
-/** weight or posWeight as a call reads it: in the compute dtype, with strides that broadcast it over rows × classes. */
-interface Factor {
-  readonly values: TypedArray;
-  readonly row: number;
-  readonly classes: number;
-}
-
-/** Strides that broadcast `factor` over rows × classes. */
-function broadcastStrides(
-  owner: string,
-  name: string,
-  factor: Tensor,
-  shape: readonly number[],
-): { row: number; classes: number } {
-  const classes = shape.at(-1) ?? 1;
-  const rows = numel(shape) / classes;
-  const size = numel(factor.shape);
-  const fits = factor.shape.length <= Math.max(shape.length, 1);
-  if (size === 1) return { row: 0, classes: 0 };
-  if (fits && size === classes && factor.shape.at(-1) === classes) return { row: 0, classes: 1 };
-  if (sameShape(factor.shape, shape)) return { row: classes, classes: 1 };
-  if (fits && size === rows && sameShape(factor.shape, [...shape.slice(0, -1), 1]))
-    return { row: 1, classes: 0 };
-  throw rangeError(
-    'ERR_SHAPE',
-    `${owner}: ${name} of shape ${showShape(factor.shape)} does not broadcast to the input's ${showShape(shape)}; ` +
-      `give a number, [${classes}], or the input's shape`,
-  );
-}
-
-/**
- * An option that holds factors, as float64 of its own, so that later changes to the caller's array do not reach the
- * loss and plain numbers keep all their digits.
- */
-export function factorOption(
-  owner: string,
-  name: string,
-  value: TensorLike | null | undefined,
-): Tensor | undefined {
-  if (value === undefined || value === null) return undefined;
-  const plain = typeof value === 'number' || Array.isArray(value);
-  const given = plain ? tensor(value, { dtype: 'float64' }) : asTensor(value, name);
-  if (!isFloat(given.dtype)) {
-    throw typeError('ERR_DTYPE', `${owner}: expected ${name} of a floating dtype, got ${given.dtype}`);
-  }
-  return new Tensor(hostValuesAs(given, 'float64').slice(), given.shape, 'float64');
 }
 
 /** Names of the options of each call. */
@@ -266,19 +188,12 @@ export abstract class Loss {
   readonly #definition: ReturnType<typeof partsOf>;
   /** The definition's part of a call's header. Calls fill in the rest; asynchronous ones take a copy. */
   readonly #header = new Float64Array(headerLength);
-  /** weight and posWeight in the compute dtypes that calls have asked for. */
-  readonly #weights = new Map<FloatDType, TypedArray>();
-  readonly #posWeights = new Map<FloatDType, TypedArray>();
   readonly #copies = new Copies();
 
   protected constructor(definition: LossDefinition) {
     const index = binding.losses.findIndex(({ name }) => name === definition.name);
     const entry = binding.losses[index];
     if (entry === undefined) throw new Error(`the native registry has no loss '${definition.name}'`);
-    const { owner, weight, weightPerClass } = definition;
-    if (weightPerClass && weight !== undefined && weight.shape.length !== 1) {
-      throw rangeError('ERR_SHAPE', `${owner}: expected weight of shape [C], got ${showShape(weight.shape)}`);
-    }
     this.#source = definition;
     this.#definition = partsOf(definition, entry.kind);
     this.reduction = definition.reduction;
@@ -408,8 +323,8 @@ export abstract class Loss {
       );
     }
     const { indices, dense } = this.#target(target, given, axis);
-    const weight = this.#weight(shape, classes, dtype);
-    const posWeight = this.#posWeight(shape, dtype);
+    const weight = this.#definition.weight?.over(shape, classes, dtype);
+    const posWeight = this.#definition.posWeight?.over(shape, classes, dtype);
     const outputShape = this.#outputShape(shape, axis);
     const gradOutput = this.#gradOutput(options?.gradOutput, outputShape, given);
     const gradOutputs = typeof gradOutput === 'number' ? undefined : gradOutput;
@@ -582,29 +497,6 @@ export abstract class Loss {
       );
     }
     return { indices, dense: { tensor: lens.matrix, strides: { outer: classes, inner: 0, classes: 1 } } };
-  }
-
-  #weight(shape: readonly number[], classes: number, dtype: FloatDType): Factor | undefined {
-    const { owner, weight, weightPerClass } = this.#definition;
-    if (weight === undefined) return undefined;
-    if (weightPerClass && !sameShape(weight.shape, [classes])) {
-      throw rangeError(
-        'ERR_SHAPE',
-        `${owner}: expected weight of shape [${classes}], one a class of input ${showShape(shape)}, ` +
-          `got ${showShape(weight.shape)}`,
-      );
-    }
-    const values = factorValues(this.#weights, weight, dtype);
-    return weightPerClass
-      ? { values, row: 0, classes: 1 }
-      : { values, ...broadcastStrides(owner, 'weight', weight, shape) };
-  }
-
-  #posWeight(shape: readonly number[], dtype: FloatDType): Factor | undefined {
-    const { owner, posWeight } = this.#definition;
-    if (posWeight === undefined) return undefined;
-    const values = factorValues(this.#posWeights, posWeight, dtype);
-    return { values, ...broadcastStrides(owner, 'posWeight', posWeight, shape) };
   }
 
   #outputShape(shape: readonly number[], axis: number): readonly number[] {

@@ -4,7 +4,8 @@ import { binding, slot } from '../binding.js';
 import { describe, rangeError, typeError } from '../errors.js';
 import { internals, Loss, type AsyncOptions } from '../loss/loss.js';
 import { booleanOption, checkOptions, numberOption } from '../options.js';
-import { asTensor, showShape, Tensor, type TensorLike } from '../tensor.js';
+import { showShape } from '../shape.js';
+import { asTensor, Tensor, type TensorLike } from '../tensor.js';
 import { Criterion } from './criterion.js';
 import {
   canonical,

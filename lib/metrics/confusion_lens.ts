@@ -1,18 +1,9 @@
 import { binding, dtypeCode } from '../binding.js';
+import { allocate, isFloat } from '../dtype.js';
 import { describe, rangeError } from '../errors.js';
 import { checkOptions, choiceOption, numberOption } from '../options.js';
-import {
-  allocate,
-  asTensor,
-  contiguous,
-  isFloat,
-  numel,
-  showShape,
-  tensor,
-  Tensor,
-  type NestedArray,
-  type TensorLike,
-} from '../tensor.js';
+import { numel, showShape } from '../shape.js';
+import { asTensor, contiguous, tensor, Tensor, type NestedArray, type TensorLike } from '../tensor.js';
 
 export interface ConfusionLensOptions {
   /** T > 0: above 1 confusions weigh more beside the label, below 1 less. */

@@ -5,7 +5,8 @@ import { evaluateAsync } from '../async.js';
 import { binding, dtypeCode } from '../binding.js';
 import { describe, typeError } from '../errors.js';
 import { internals, Loss, type LossDefinition } from '../loss/loss.js';
-import { asTensor, contiguous, numel, type Tensor } from '../tensor.js';
+import { numel } from '../shape.js';
+import { asTensor, contiguous, type Tensor } from '../tensor.js';
 import { termWords, totalOf } from './statistics.js';
 
 /** A loss of another's definition that gives its terms. */

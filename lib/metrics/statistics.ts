@@ -2,7 +2,7 @@
 
 import type { StatisticsLayout } from '../../binding.js';
 import { binding } from '../binding.js';
-import { allocate } from '../tensor.js';
+import { allocate } from '../dtype.js';
 
 /** What a sum's digits are: the same in every layout. */
 const { digits, digitBits, digitsExponent } = binding.statisticsLayout(1, 1, 1);
