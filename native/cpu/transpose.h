@@ -6,7 +6,7 @@
 
 #include <utility>
 
-#include "simd.h"
+#include "load_store.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {

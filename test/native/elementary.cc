@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "../../native/cpu/simd.h"
+#include "../../native/cpu/load_store.h"
 #include "../../native/loss/math.h"
 
 namespace surprisal {
