@@ -18,6 +18,7 @@ import {
 import {
   formsOf,
   lossClasses,
+  nativeBinding,
   rowsPerSample,
   unless,
   type LossClass,
@@ -163,6 +164,38 @@ describe('memory: strides', () => {
   }
 });
 
+/** Of so many that a row's classes are read where they stand, if its neighbours lie beside them. */
+describe('memory: many classes that lie apart', () => {
+  const binding = nativeBinding();
+  afterEach(() => binding.setInstructionSet(binding.instructionSets[0]!));
+  // Tiles of 16 rows or fewer, and some rows that fill none.
+  const [samples, classes] = [37, 150];
+
+  for (const Class of lossClasses) {
+    it(`${Class.name} gives for rows side by side the bits of rows that are copied, and writes over them`, () => {
+      const loss = Class.create(classes);
+      for (const name of binding.instructionSets) {
+        binding.setInstructionSet(name);
+        for (const dtype of floatDTypes) {
+          for (const form of formsOf(Class)) {
+            const { input, target } = makeBatch(form, samples, rowsPerSample(Class), classes, dtype);
+            const rows = input.shape[0]!;
+            const what = `${form}, ${dtype}, ${name}`;
+            const expected = loss.valueAndGrad(relayout(input, [2, 2 * rows]), target);
+            const beside = relayout(input, [1, rows]);
+            const { value, grad } = loss.valueAndGrad(beside, target);
+            assertSameTensor(value, expected.value, `${what}: loss`);
+            assertSameTensor(grad, expected.grad, `${what}: gradient`);
+            assertSameTensor(loss.forward(beside, target), value, `${what}: forward`);
+            loss.valueAndGrad(beside, target, { out: { grad: beside } });
+            assertSameBits(gathered(beside), expected.grad.data, `${what}: gradient in place`);
+          }
+        }
+      }
+    });
+  }
+});
+
 describe('memory: out.grad', () => {
   for (const Class of lossClasses) {
     it(`${Class.name} in place gives the same bits as in separate memory`, () => {
@@ -191,7 +224,7 @@ describe('memory: out.grad', () => {
   }
 });
 
-/** Written past the caches where these hold less than half of it, as the last of most processors' do. */
+/** Written past the caches where these hold less than three times as much, as the last of most processors' do. */
 describe('memory: a gradient of 24 MB', () => {
   // Rows begin at every place within a cache line.
   const longRow = 8209;
