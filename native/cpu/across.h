@@ -12,8 +12,8 @@ inline namespace SURPRISAL_TARGET {
 /** Classes up to which rows are short, as measured: more fill vectors along the row well enough. */
 template <class R>
 constexpr int64_t most_of_short_row() {
-  if (kVectorBytes == 64) return 4 * Vec<R>::size;
-  return (Vec<R>::size == 8 ? 6 : 3) * Vec<R>::size;
+  if (kVectorBytes == 64) return 7 * Vec<R>::size;
+  return (Vec<R>::size == 8 ? 8 : 3) * Vec<R>::size;
 }
 template <class R>
 inline constexpr int64_t kShortRow = most_of_short_row<R>();
