@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace surprisal {
 
@@ -11,6 +12,10 @@ struct Float16 {
 struct BFloat16 {
   uint16_t bits;
 };
+
+/** What a storage type is computed in: double for itself, float for any other. */
+template <class T>
+using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 /** Element types of tensors. The floating ones come first: losses run on these. */
 enum class DType : uint8_t {

@@ -71,18 +71,6 @@ SURPRISAL_FN HalfVector narrow(FloatVector x, Float16) {
 
 // ---------------------------------------------------------------------------------------------- loads and stores
 
-/** What a storage type is computed in. */
-template <class T>
-struct ComputeOf {
-  using type = float;
-};
-template <>
-struct ComputeOf<double> {
-  using type = double;
-};
-template <class T>
-using Compute = typename ComputeOf<T>::type;
-
 /** values[index·step + lane] of each lane, for indices and steps of up to 32 bits. */
 SURPRISAL_FN Vec<float> gather_across(const float* values, int64_t step, IntVector index) {
   using V = Vec<float>;

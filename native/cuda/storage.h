@@ -1,21 +1,10 @@
 #pragma once
 
+#include "../dtype.h"
 #include "device.h"
 
 namespace surprisal {
 inline namespace SURPRISAL_TARGET {
-
-/** What a storage type is computed in. */
-template <class T>
-struct ComputeOf {
-  using type = float;
-};
-template <>
-struct ComputeOf<double> {
-  using type = double;
-};
-template <class T>
-using Compute = typename ComputeOf<T>::type;
 
 SURPRISAL_DEVICE float widen(float x) { return x; }
 SURPRISAL_DEVICE double widen(double x) { return x; }
