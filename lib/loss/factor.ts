@@ -53,7 +53,7 @@ export class BroadcastFactor {
     this.#perClass = perClass;
   }
 
-  /** For an input of this shape and dtype, which has its classes in one of its dimensions. */
+  /** For an input of this shape, number of classes and dtype. */
   over(shape: readonly number[], classes: number, dtype: FloatDType): Factor {
     const { row, classes: step } = this.#perClass
       ? this.#stridesPerClass(shape, classes)

@@ -71,7 +71,8 @@ SURPRISAL_FN HalfVector narrow(FloatVector x, Float16) {
 
 // ---------------------------------------------------------------------------------------------- loads and stores
 
-/** values[index·step + lane] of each lane, for indices and steps of up to 32 bits. */
+/** values[index·step + lane] of each lane. Indices and steps have 32 bits at most: no array holds more than such steps.
+ */
 SURPRISAL_FN Vec<float> gather_across(const float* values, int64_t step, IntVector index) {
   using V = Vec<float>;
 #if defined(__AVX512F__)

@@ -1,6 +1,6 @@
 // The elementary functions of native/loss/math.h over every float32 of their range, against libm's in double, whose own
-// error is a billionth of what is measured; and of random float64, against long double. Compiled
-// once for each instruction set and run by `npm run check:ulp`.
+// error is a billionth of what is measured; and over random float64, against long double. Compiled once for each
+// instruction set and run by `npm run check:ulp`.
 
 #include <cfloat>
 #include <cmath>
