@@ -116,8 +116,8 @@ class DivergencePass {
   static V take_logarithms(int64_t count, const R* p, const R* ratios_less_one, const R* clamped, R* slopes) {
     V sum(0);
     for (int64_t c = 0; c < count; c += V::size) {
-      const V log = log_ratio(load(slopes + c, Full{}), load(ratios_less_one + c, Full{}));
-      const V slope = log + load(clamped + c, Full{});
+      const V slope = Formula::slope_of_ratio(load(slopes + c, Full{}), load(ratios_less_one + c, Full{}),
+                                              load(clamped + c, Full{}));
       store(slopes + c, slope, Full{});
       sum = multiply_add(load(p + c, Full{}), slope, sum);
     }

@@ -12,7 +12,6 @@ inline namespace SURPRISAL_TARGET {
 template <class Lanes>
 struct RowExponentials {
   using V = typename Lanes::V;
-  using Stored = typename Lanes::Stored;
 
   __attribute__((noinline)) static RowSums<typename Lanes::Number> take(
       const Lanes& lanes, const typename Lanes::Reader& input, const typename Lanes::Reader::Row& z,

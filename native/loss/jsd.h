@@ -118,8 +118,12 @@ struct JensenShannon {
    * finite, and so p times it is 0.
    */
   template <class V>
+  SURPRISAL_FN static V slope_of_ratio(V ratio, V ratio_less_one, V clamped) {
+    return log_ratio(ratio, ratio_less_one) + clamped;
+  }
+  template <class V>
   SURPRISAL_FN static V slope(V p, V excess, const Mixture<V>& mixture) {
-    return log_ratio(ratio(p, mixture), ratio_less_one(excess, mixture)) + mixture.clamped;
+    return slope_of_ratio(ratio(p, mixture), ratio_less_one(excess, mixture), mixture.clamped);
   }
 };
 SURPRISAL_REGISTER(JensenShannon);
