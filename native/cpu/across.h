@@ -486,6 +486,7 @@ class Across {
 
   /** The rows' maxima; −∞ of a row of NaN. */
   using Maxima = V;
+  using Reference = V;
 
   static constexpr bool fetches_soon(bool) { return true; }
 
@@ -494,6 +495,8 @@ class Across {
     for (int64_t at = 0; at < extent_; at += V::size) max = maximum(load(z + at, Full{}), max);
     return max;
   }
+
+  SURPRISAL_FN Reference reference(const Columns<R>& z) const { return maxima(z, 0); }
 
   int64_t extent() const { return extent_; }
 
@@ -534,6 +537,25 @@ class Across {
     PassSums<Number, V, n> result = {{in_double(m), sums.sum[0].lanes(), in_double(maxima)}, {}, in_double(maxima)};
     for (int i = 0; i < n; ++i) result.terms.sum[i] = sums.sum[i + 1];
     return result;
+  }
+
+  template <int n>
+  using Collected = ReferredSums<Number, V, n>;
+
+  template <int n, class Exponentials, class Each>
+  SURPRISAL_FN Collected<n> single_pass(const Reader& input, const Columns<R>& z, Reference m,
+                                        Exponentials exponentials, Each&& each) const {
+    const auto [row, terms, maxima] = softmax_pass<n>(
+        input, z, m, exponentials,
+        [&](int64_t at, auto lanes, Shifted<V> x, V, auto)
+            __attribute__((always_inline)) { return each(at, lanes, x.d); },
+        [](const Rise&, Sum<V>*) {});
+    return {row, terms, Number(0)};
+  }
+
+  template <int n>
+  SURPRISAL_FN static const Collected<n>& conclude(const Reference&, const Collected<n>& rows, const Columns<R>&) {
+    return rows;
   }
 
  private:

@@ -92,6 +92,17 @@ class Along {
     R *stretches, *references;
   };
 
+  /** What a row's exponentials are relative to: the largest of its first logits, or of all where these are masked. */
+  using Reference = ExponentialBelowOne<V>;
+  SURPRISAL_FN Reference reference(const T* z) const {
+    // Rows that are no longer than a vector are worked at across.
+    R largest = largest_lane(maximum(load(z, Full{}), V(kLowest)));
+    if (largest == kLowest) [[unlikely]]
+      largest = largest_of(z);
+    // Where all is masked any number will do.
+    return Reference(V(largest == kLowest ? R(0) : largest));
+  }
+
   /** Whether what a pass fetches is to be in the first cache soon. Quick passes over short rows do better without. */
   bool fetches_soon(bool takes_long) const { return takes_long || classes_ > kChunk; }
 
@@ -122,6 +133,47 @@ class Along {
   /** The classes of a vector's elements. */
   SURPRISAL_FN static V class_numbers(int64_t at) { return lane_numbers<V>() + V(static_cast<R>(at)); }
 
+  /** What a single pass leaves of a row, lane by lane, which conclude() brings together. */
+  template <int n>
+  struct Collected {
+    Sums<V, n + 1> sums;
+    V top;    // the largest logits
+    V held;   // of the stretches' sums of exponentials the largest, which is not among the sums
+    V place;  // and its stretch
+  };
+
+  /**
+   * Memory is read once, and a row's maximum found on the way. Its exponential is not to be added to the others',
+   * beside which it may be all: so of the stretches' sums each lane's largest is held back, and taken apart in the end.
+   * Where the reference turns out to be far below the maximum, once more.
+   */
+  template <int n, class Exponentials, class Each>
+  SURPRISAL_FN Collected<n> single_pass(const Reader& input, const T* z, Reference& reference,
+                                        Exponentials exponentials, Each&& each) const {
+    for (;;) {
+      const Collected<n> row = pass_from<n>(input, z, reference, exponentials, each);
+      if (!any(reference.difference(row.top) > V(kHeadroom))) [[likely]]
+        return row;
+      reference = Reference(V(largest_lane(row.top)));
+    }
+  }
+
+  template <int n>
+  SURPRISAL_FN ReferredSums<double, V, n> conclude(const Reference& exponential, const Collected<n>& row,
+                                                   const T* z) const {
+    const V max(largest_lane(row.top));
+    Sum<V> all = row.sums.sum[0];
+    all.add(row.held);
+    const double peak = exponential(max).raw[0];
+    double others = all.total() - peak;
+    // Of what is little beside the maximum, that difference has lost digits.
+    if (others < peak / 2) [[unlikely]]
+      others = others_beside(max, row.sums.sum[0], row.top, row.held, row.place, exponential, z);
+    ReferredSums<double, V, n> result = {{max.raw[0], others / peak, 1, peak}, {}, exponential.difference(max).raw[0]};
+    for (int i = 0; i < n; ++i) result.terms.sum[i] = row.sums.sum[i + 1];
+    return result;
+  }
+
   template <int n, class Exponentials, class Each, class OnRise>
   SURPRISAL_FN PassSums<double, V, n> softmax_pass(const Reader& input, const T* z, const Maxima& maxima,
                                                    Exponentials exponentials, Each&& each, OnRise&& on_rise) const {
@@ -150,7 +202,7 @@ class Along {
       if constexpr (requires { each.begin_chunk(begin, end); }) each.begin_chunk(begin, end);
       // Where all is masked so far any number will do.
       const V m(max == kLowest ? R(0) : max);
-      const ExponentialBelow<V> exponential(m);
+      const ExponentialBelowOne<V> exponential(m);
       // In registers, which last from call to call.
       Sums<V, n + 1> sums = all_sums;
       V at_maximum = all_at_maximum;
@@ -175,7 +227,8 @@ class Along {
       };
       const auto terms_at_maximum = [&](int64_t c, auto lanes) __attribute__((always_inline)) {
         const V x = load(z + c, lanes, kLowest);
-        return terms(c, lanes, x, exponential(x), x == m);
+        const Mask<R> is_maximum = x == m;
+        return terms(c, lanes, x, select(is_maximum, V(1), exponential(x)), is_maximum);
       };
       int64_t c = begin;
       for (; c + step <= end; c += step) {
@@ -225,6 +278,93 @@ class Along {
   static constexpr int kTogether = 4;
 
   static constexpr R kLowest = -static_cast<R>(__builtin_inf());
+
+  /** How far above its reference a row's maximum may be: sums of e^40, and factors for their inverse, are floats. */
+  static constexpr R kHeadroom = 40;
+
+  template <int n, class Exponentials, class Each>
+  SURPRISAL_FN Collected<n> pass_from(const Reader& input, const T* z, const Reference exponential,
+                                      Exponentials exponentials, Each& each) const {
+    constexpr int64_t step = kStretch * V::size;
+    constexpr bool kKept = !std::is_null_pointer_v<Exponentials>;
+    Collected<n> row = {{}, V(kLowest), V(0), V(0)};
+    V number(0);
+    const int64_t own = classes_ > kChunk ? classes_ - kChunk : 0;
+    const T* fetched = z + kChunk;
+    const auto terms = [&](int64_t c, auto lanes, V x, V e) __attribute__((always_inline)) {
+      if constexpr (kKept) store(exponentials + c, e, Full{});
+      row.top = maximum(x, row.top);
+      Terms<V, n + 1> all;
+      all.term[0] = e;
+      const Terms<V, n> others = each(c, lanes, exponential.difference(x));
+      for (int i = 0; i < n; ++i) all.term[i + 1] = others.term[i];
+      return all;
+    };
+    const auto add = [&](Terms<V, n + 1> stretch) __attribute__((always_inline)) {
+      const V sum = stretch.term[0];
+      row.place = select(sum > row.held, number, row.place);
+      stretch.term[0] = minimum(row.held, sum);  // NaN of NaN
+      row.held = maximum(sum, row.held);
+      number = number + V(1);
+      row.sums.add(stretch);
+    };
+    int64_t c = 0;
+    for (int64_t end = own;; end = classes_) {
+      for (; c + step <= end; c += step) {
+        add(sum_in_pairs<kStretch / kTogether>(c, kTogether * V::size, [&](int64_t at) __attribute__((always_inline)) {
+          Pack<V, kTogether> x;
+#pragma GCC unroll 8
+          for (int i = 0; i < kTogether; ++i) __builtin_prefetch(fetched + at + i * V::size);
+#pragma GCC unroll 8
+          for (int i = 0; i < kTogether; ++i) x.part[i] = load(z + at + i * V::size, Full{});
+          const Pack<V, kTogether> e = exponential(x);
+          return sum_in_pairs<kTogether>(0, 1, [&](int64_t i) __attribute__((always_inline)) {
+            return terms(at + i * V::size, Full{}, x.part[i], e.part[i]);
+          });
+        }));
+      }
+      if (end == classes_) break;
+      fetched = input.next() - own;
+    }
+    if (c < classes_) {
+      Terms<V, n + 1> last = {};
+      for_each_vector<V>(classes_ - c, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+        __builtin_prefetch(fetched + c + i);
+        const V x = load(z + c + i, lanes, kLowest);
+        last = last + terms(c + i, lanes, x, exponential(x));
+      });
+      add(last);
+    }
+    return row;
+  }
+
+  /**
+   * The sum of the exponentials below one that is more than all of them: its lane has held back the stretch that it is
+   * in, whose other elements are taken one by one.
+   */
+  __attribute__((noinline)) double others_beside(V max, Sum<V> others, V top, V held, V place,
+                                                 const Reference& exponential, const T* z) const {
+    const int lane = first_lane(top == max);
+    others.add(select(lane_numbers<V>() == V(static_cast<R>(lane)), V(0), held));
+    int64_t c = static_cast<int64_t>(place.raw[lane]) * (kStretch * V::size) + lane;
+    for (int begin = 0; begin < kStretch; begin += V::size) {
+      R column[V::size];
+      for (int i = 0; i < V::size; ++i, c += V::size) {
+        column[i] = begin + i < kStretch && c < classes_ ? static_cast<R>(load_one(z + c)) : kLowest;
+      }
+      const V x = load(column, Full{});
+      others.add(select(x == max, V(0), exponential(x)));
+    }
+    return others.total();
+  }
+
+  __attribute__((noinline)) R largest_of(const T* z) const {
+    V max(kLowest);
+    for_each_vector<V>(classes_, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+      max = maximum(load(z + c, lanes, kLowest), max);
+    });
+    return largest_lane(max);
+  }
 
   int64_t chunk_end(int64_t begin) const { return classes_ - begin < kChunk ? classes_ : begin + kChunk; }
 

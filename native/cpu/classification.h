@@ -304,6 +304,7 @@ class RowBatch {
     const auto& [rest, at_maximum, squares, products, d] = sums;
     RowSums<Number> row;
     row.rest = rest;
+    row.peak = Number(1);
     const Number e = in_double(exponential(rounded<V>(d)));
     const RowScores<Number> scores(row, row.log_sum(), at_maximum, squares, products, d, e);
     double counts[size];

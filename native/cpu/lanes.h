@@ -13,17 +13,20 @@
 //   Number, Factor     a number of each row of a unit, in double; the same rounded, to multiply vectors by
 //   per_class          of a value a class those of a vector's elements
 //   total              of a sum, a row's each; of such totals, all rows'
+//   reference          what exponentials of rows are relative to where their maxima are not known yet
+//   single_pass        one exponential an element, kept in scratch where there is one: what conclude() makes the rows'
+//                      sums of, and those of the n terms that `each(position, lanes, d)` gives of a vector, with d
+//                      relative to the reference. Lanes past a row's end have z = −∞, e = 0. Meanwhile what comes next
+//                      is fetched: the exponentials leave time
 //   maxima             the largest logits of the rows or of their first classes, which softmax_pass takes
-//   fetches_soon       whether a pass, which takes long or not, has its targets fetched too
-//   class_numbers      the classes of a vector's elements, as numbers of their type
-//   softmax_pass       one exponential an element, kept in scratch where there is one: the rows' sums, and those of
-//                      the n terms that `each(position, lanes, shifted, rest, is_maximum)` gives of a vector. Shifted
-//                      is relative to the largest logit so far: where a larger one comes, `on_rise(rise, terms)` brings
-//                      the sums of the terms to it. is_maximum is a mask, or false_type where no lane is; rest is e, 0
-//                      at that maximum. Lanes past a row's end have z = −∞, e = 0. each.begin_chunk(begin, end) and
+//   softmax_pass       the same for terms that must be relative to the maximum: `each(position, lanes, shifted, rest,
+//                      is_maximum)`. Shifted is relative to the largest logit so far: where a larger one comes,
+//                      `on_rise(rise, terms)` brings the sums of the terms to it. is_maximum is a mask, or false_type
+//                      where no lane is; rest is e, 0 at that maximum. each.begin_chunk(begin, end) and
 //                      each.end_stretch(), if it has them, are told of a row's chunks and of the stretches that are
-//                      summed in the compute type. Meanwhile what comes next is fetched: the exponentials leave time,
-//                      and each even more, if it has a constant kTakesLong.
+//                      summed in the compute type. each may have a constant kTakesLong, which leaves more time to fetch
+//   fetches_soon       whether such a pass, which takes long or not, has its targets fetched too
+//   class_numbers      the classes of a vector's elements, as numbers of their type
 
 #include "across.h"
 #include "along.h"

@@ -175,7 +175,8 @@ struct RowGroup {
     const size_t sums =
         Arena::room<RowSums<Number>>(k) + Arena::room<Split<Factor>>(k) + Arena::room<DivergenceSums<Number>>(k);
     const size_t tiles = Reader::scratch(call) + Writer::scratch(call);
-    const size_t logits = Arena::room<typename Reader::Row>(k) + Arena::room<typename Lanes::Maxima>(k);
+    const size_t logits = Arena::room<typename Reader::Row>(k) + Arena::room<typename Lanes::Reference>(k) +
+                          Arena::room<typename Lanes::template Collected<1>>(k);
     return Lanes::scratch(call, static_cast<int>(k)) + readers + logits + sums + k * tiles +
            2 * Arena::room<R>(k * width);
   }
@@ -194,7 +195,8 @@ struct RowGroup {
     Reader* input = arena.take<Reader>(splits);
     Writer* grad = arena.take<Writer>(splits);
     auto* logits = arena.take<typename Reader::Row>(splits);
-    auto* maxima = arena.take<typename Lanes::Maxima>(splits);
+    auto* references = arena.take<typename Lanes::Reference>(splits);
+    auto* collected = arena.take<typename Lanes::template Collected<1>>(splits);
     RowSums<Number>* sums = arena.take<RowSums<Number>>(splits);
     Split<Factor>* inverses = arena.take<Split<Factor>>(splits);
     DivergenceSums<Number>* divergences = arena.take<DivergenceSums<Number>>(splits);
@@ -213,11 +215,11 @@ struct RowGroup {
     Number loss_sum(0);
     for (int64_t sample = block.begin; sample < block.end; sample += Lanes::kRows) {
       const typename Lanes::Labels labels(call, block, sample);
-      Sum<V> distances;
+      Number distances(0);
       Label<Number> label = {Number(formula.cross_entropy.mass), Number(0), Number(0)};
       for (int k = 0; k < splits; ++k) {
         logits[k] = input[k].row(k * samples + sample);
-        maxima[k] = lanes.maxima(logits[k], k);
+        references[k] = lanes.reference(logits[k]);
       }
       for (int k = 0; k < splits; ++k) {
         const int64_t row = k * samples + sample;
@@ -229,20 +231,20 @@ struct RowGroup {
           dz = grad[k].row(row);
           grad[k].prepare_ends(dz);
         }
-        const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
+        const auto each = [&](int64_t at, auto within, V d) __attribute__((always_inline)) {
           if (writes) grad[k].prepare(dz, at);
-          return Terms<V, 1>{inside(within, -shifted.d)};
+          return Terms<V, 1>{inside(within, -d)};
         };
-        const auto on_rise = [](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
-          terms[0].add_number(rise.distances(static_cast<double>(rise.classes)));
-        };
-        const auto [row_sums, terms, at_maximum] =
-            lanes.template softmax_pass<1>(input[k], z, maxima[k], p_row, each, on_rise);
+        collected[k] = lanes.template single_pass<1>(input[k], z, references[k], p_row, each);
+      }
+      for (int k = 0; k < splits; ++k) {
+        const auto& [row_sums, terms, maximum_above] =
+            lanes.template conclude<1>(references[k], collected[k], logits[k]);
         sums[k] = row_sums;
         if (k == 0) {
-          distances = terms.sum[0];
-          label.d = labels.of(z) - sums[0].max;
-          label.e = labels.of(p_row);
+          distances = Lanes::total(terms.sum[0]) + Number(static_cast<double>(call.classes)) * maximum_above;
+          label.d = labels.of(logits[0]) - sums[0].max;
+          label.e = labels.of(probabilities);
         }
         inverses[k] = Split<Factor>(sums[k].inverse());
       }
@@ -253,7 +255,7 @@ struct RowGroup {
         divergence = divergence + divergences[k].slope;
         nothing = nothing + divergences[k].nothing();
       }
-      const Number dot = floor == 0 ? Number(0) : Number(floor) * Lanes::total(distances);
+      const Number dot = floor == 0 ? Number(0) : Number(floor) * distances;
       const Number cross_entropy = linear_loss(sums[0].log_sum(), q_sum, dot, label);
       const Number loss = formula.loss(cross_entropy, divergence, clamped) + nothing;
       loss_sum = loss_sum + labels.counted(loss);

@@ -16,11 +16,13 @@ struct RowExponentials {
   __attribute__((noinline)) static RowSums<typename Lanes::Number> take(
       const Lanes& lanes, const typename Lanes::Reader& input, const typename Lanes::Reader::Row& z,
       typename Lanes::R* exponentials, const typename Lanes::Writer& result, const typename Lanes::Writer::Row& out) {
-    const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
+    const auto each = [&](int64_t at, auto, V) __attribute__((always_inline)) {
       result.prepare(out, at);
       return Terms<V, 0>{};
     };
-    return lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), exponentials, each, IgnoreRise{}).row;
+    typename Lanes::Reference reference = lanes.reference(z);
+    const auto row = lanes.template single_pass<0>(input, z, reference, exponentials, each);
+    return lanes.template conclude<0>(reference, row, z).row;
   }
 };
 

@@ -44,10 +44,12 @@ struct PassSums {
   Number maxima;  // how many classes are at the maximum
 };
 
-/** Of sums that don't depend on the maximum. */
-struct IgnoreRise {
-  template <class Sums>
-  SURPRISAL_FN void operator()(const Rise&, Sums*) const {}
+/** The same of a pass whose reference is not the maximum, but so much below it. */
+template <class Number, class V, int n>
+struct ReferredSums {
+  RowSums<Number> row;
+  Sums<V, n> terms;
+  Number maximum_above;
 };
 
 /** Tells what looks at each vector of a pass that so many were summed in the compute type. */

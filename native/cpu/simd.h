@@ -305,19 +305,28 @@ struct Vec {
     return Vec((Raw)((Bits)a.raw & ~sign));
   }
 
-  /** table[the low bits of x's representation], as the representation of a number. */
+  /** A table as a vector, for lookup(). */
   template <class Table>
-  SURPRISAL_FN friend Vec lookup(const Table& table, Vec x) {
-    static_assert(sizeof(table) <= kVectorBytes, "a table fits a vector");
+  SURPRISAL_FN static Vec of(const Table& table) {
+    static_assert(sizeof(table) == kVectorBytes, "a table fills a vector");
+    Vec entries;
+    memcpy(&entries.raw, &table, sizeof(entries.raw));
+    return entries;
+  }
+
+  /** table[the low bits of x's representation], as the representation of a number. */
+  SURPRISAL_FN friend Vec lookup([[maybe_unused]] Vec table, Vec x) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm512_permutexvar_epi32((__m512i)x.raw, _mm512_loadu_si512(&table)));
-    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm512_permutexvar_epi64((__m512i)x.raw, _mm512_loadu_si512(&table)));
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm512_permutexvar_epi32((__m512i)x.raw, (__m512i)table.raw));
+    if constexpr (sizeof(R) == 8) return Vec((Raw)_mm512_permutexvar_epi64((__m512i)x.raw, (__m512i)table.raw));
 #elif defined(__AVX2__)
-    static_assert(sizeof(R) == 4);
-    return Vec(
-        (Raw)_mm256_permutevar8x32_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(&table)), (__m256i)x.raw));
+    if constexpr (sizeof(R) == 4) return Vec((Raw)_mm256_permutevar8x32_epi32((__m256i)table.raw, (__m256i)x.raw));
 #endif
     return x;
+  }
+  template <class Entry, int entries>
+  SURPRISAL_FN friend Vec lookup(const Entry (&table)[entries], Vec x) {
+    return lookup(of(table), x);
   }
 
   /** `entry` with `x`'s representation, shifted left, added to its own. */
@@ -447,6 +456,22 @@ class LaneCount {
   typename Vectors<R>::Int count_ = {};
 #endif
 };
+
+/** The first lane that is true, and 0 where none is. */
+template <class R>
+SURPRISAL_FN int first_lane(Mask<R> mask) {
+#if defined(__AVX512F__)
+  return static_cast<int>(std::countr_zero(static_cast<unsigned>(mask.raw)) & (Vec<R>::size - 1));
+#elif defined(__AVX2__)
+  const int bits = sizeof(R) == 4 ? _mm256_movemask_ps((__m256)mask.raw) : _mm256_movemask_pd((__m256d)mask.raw);
+  return std::countr_zero(static_cast<unsigned>(bits)) & (Vec<R>::size - 1);
+#else
+  for (int i = 0; i < Vec<R>::size; ++i) {
+    if (mask.raw[i] != 0) return i;
+  }
+  return 0;
+#endif
+}
 
 /** Bits of the tables that lookup() takes. */
 #if defined(__AVX512F__)

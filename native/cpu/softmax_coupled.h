@@ -50,12 +50,13 @@ struct SoftmaxCoupled {
         dz = grad.row(row);
         grad.prepare_ends(dz);
       }
-      const auto each = [&](int64_t at, auto, Shifted<V>, V, auto) __attribute__((always_inline)) {
+      const auto each = [&](int64_t at, auto, V) __attribute__((always_inline)) {
         if (writes) grad.prepare(dz, at);
         return Terms<V, 0>{};
       };
-      const RowSums<Number> sums =
-          lanes.template softmax_pass<0>(input, z, lanes.maxima(z, 0), exponentials, each, IgnoreRise{}).row;
+      typename Lanes::Reference reference = lanes.reference(z);
+      const auto row_pass = lanes.template single_pass<0>(input, z, reference, exponentials, each);
+      const RowSums<Number> sums = lanes.template conclude<0>(reference, row_pass, z).row;
       const V inverse(rounded<Factor>(sums.inverse())), log_sum(rounded<Factor>(sums.log_sum()));
       const V m(rounded<Factor>(sums.max));
       const auto others = sum_over<V, 2>(extent, [&](int64_t at, auto within) __attribute__((always_inline)) {

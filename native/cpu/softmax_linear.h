@@ -1,9 +1,9 @@
 #pragma once
 
 // Driver of losses linear in log softmax, a few units of rows at a time, so that the long chains of operations that
-// end each pass of a row overlap with those of the others: a pass for each row's maximum, one for its exponentials,
-// which are kept in scratch; then the rows' losses; then a pass that scales the exponentials into the gradient. That of
-// a long row waits for the next one's exponentials: those keep the processor busy, the gradient the memory.
+// begin and end each pass of a row overlap with those of the others: a pass for each row's exponentials, which are kept
+// in scratch; then the rows' losses; then a pass that scales the exponentials into the gradient. That of a long row
+// waits for the next one's exponentials: those keep the processor busy, the gradient the memory.
 
 #include "../loss/cross_entropy.h"
 #include "lanes.h"
@@ -101,11 +101,26 @@ struct SoftmaxLinear {
     return problem.streams && group_size(problem.call) == 1 && problem.call.grad_strides.classes == 1;
   }
 
+  /**
+   * Whether a row's maximum is to be known before its pass: a target that is spread unevenly may have nearly all of it
+   * there, where nothing is to be added to the loss.
+   */
+  template <Spread spread>
+  static constexpr bool kNeedsMaximum = spread != Spread::none && spread != Spread::uniform;
+
+  /** Sums of a pass: of a spread target Σ q·(m − z), whose factor comes last where q is uniform; and the q's tails. */
+  template <Spread spread>
+  static constexpr int kTerms = spread == Spread::none                                 ? 0
+                                : spread == Spread::uniform || spread == Spread::dense ? 1
+                                                                                       : 2;
+
   /** A unit between its passes. */
+  template <Spread spread>
   struct Unit {
     Labels labels;
     typename Reader::Row z;
-    typename Lanes::Maxima maxima;
+    std::conditional_t<kNeedsMaximum<spread>, typename Lanes::Maxima, typename Lanes::Reference> reference;
+    typename Lanes::template Collected<kTerms<spread>> collected;
     RowSums<Number> sums;
     Number q_sum, dot;  // Σ q and Σ q·(m − z) of the spread target
     Label<Number> label;
@@ -139,12 +154,12 @@ struct SoftmaxLinear {
     Waiting<spread, kind> waiting;
     const SpreadTarget<spread> target = {Split<R>(formula.floor), Split<R>(formula.mass),
                                          static_cast<const R*>(call.weight)};
-    Unit group[kMostUnits];
+    Unit<spread> group[kMostUnits];
     Number loss_sum(0);
     for (int64_t next = block.begin; next < block.end;) {
       int count = 0;
       for (; count < most && next < block.end; next += Lanes::kRows) {
-        Unit& unit = group[count];
+        Unit<spread>& unit = group[count];
         unit.labels = Labels(call, block, next);
         if (!unit.labels.any()) {
           put_row_losses<R>(call, unit.labels, Number(0));
@@ -154,18 +169,23 @@ struct SoftmaxLinear {
         if constexpr (is_dense(spread)) unit.dense = targets.row(next, unit.labels, count);
         if constexpr (kGrad) unit.dz = grad.row(next);
         unit.z = input.row(next, count);
-        unit.maxima = lanes.maxima(unit.z, count);
+        if constexpr (kNeedsMaximum<spread>) {
+          unit.reference = lanes.maxima(unit.z, count);
+        } else {
+          unit.reference = lanes.reference(unit.z);
+        }
         ++count;
       }
       for (int i = 0; i < count; ++i) {
         input.expect(next + i * Lanes::kRows);
         if constexpr (is_dense(spread)) targets.expect(next + i * Lanes::kRows);
-        pass<spread, kind>(call, formula, lanes, input, targets, grad, target, group[i], exponentials[i], waiting);
+        pass<spread, kind>(lanes, input, targets, grad, target, group[i], exponentials[i], waiting);
       }
+      for (int i = 0; i < count; ++i) conclude<spread, kind>(call, formula, lanes, group[i], exponentials[i]);
       Number log_sums[kMostUnits];
       take_log_sums(group, count, log_sums);
       for (int i = 0; i < count; ++i) {
-        const Unit& unit = group[i];
+        const Unit<spread>& unit = group[i];
         Number loss = linear_loss(log_sums[i], unit.q_sum, unit.dot, unit.label);
         if (call.constants != nullptr) {
           loss = loss + unit.labels.each([&](int64_t, int64_t y) { return call.constants[y]; });
@@ -187,7 +207,8 @@ struct SoftmaxLinear {
   }
 
   /** log S of each unit. The chain of operations is long, so several numbers go through it at once. */
-  static void take_log_sums(const Unit* group, int count, Number* log_sums) {
+  template <Spread spread>
+  static void take_log_sums(const Unit<spread>* group, int count, Number* log_sums) {
     using D = Vec<double>;
     int i = 0;
     if constexpr (std::is_same_v<Number, double>) {
@@ -206,14 +227,11 @@ struct SoftmaxLinear {
   }
 
   template <Spread spread, Gradient kind>
-  SURPRISAL_FN static void pass(const Evaluation& call, const Formula& formula, const Lanes& lanes, const Reader& input,
-                                const typename Lanes::Targets& targets, const Writer& grad,
-                                const SpreadTarget<spread>& target, Unit& unit, R* exponentials,
-                                Waiting<spread, kind>& last) {
+  SURPRISAL_FN static void pass(const Lanes& lanes, const Reader& input, const typename Lanes::Targets& targets,
+                                const Writer& grad, const SpreadTarget<spread>& target, Unit<spread>& unit,
+                                R* exponentials, Waiting<spread, kind>& last) {
     constexpr bool kGrad = kind != Gradient::none;
-    // Of a spread target Σ q·(m − z), whose factor comes last where q is uniform. The heads of q are summed in double.
-    constexpr int kTerms = spread == Spread::none ? 0 : spread == Spread::uniform || spread == Spread::dense ? 1 : 2;
-    Sum<V> q_heads;
+    Sum<V> q_heads;  // summed in double
     if constexpr (kGrad) grad.prepare_ends(unit.dz);
     Waiting<spread, kind> waiting = last;  // in registers
     const bool fetches_targets = lanes.fetches_soon(kGrad);
@@ -224,32 +242,24 @@ struct SoftmaxLinear {
         return nullptr;
       }
     }();
-    const auto each = [&](int64_t at, auto within, Shifted<V> shifted, V, auto) __attribute__((always_inline)) {
+    const auto each = [&](int64_t at, auto within, V d) __attribute__((always_inline)) {
       if constexpr (kGrad) {
         grad.prepare(unit.dz, at);
         if constexpr (kind == Gradient::in_turn) waiting.step();
       }
-      Terms<V, kTerms> terms;
-      if constexpr (spread == Spread::uniform) terms.term[0] = inside(within, -shifted.d);
-      if constexpr (spread != Spread::none && spread != Spread::uniform) {
+      Terms<V, kTerms<spread>> terms;
+      if constexpr (spread == Spread::uniform) terms.term[0] = inside(within, -d);
+      if constexpr (kNeedsMaximum<spread>) {
         if constexpr (is_dense(spread)) {
           if (fetches_targets) ahead.fetch(at);
         }
         const Parts<V> q = target.at(unit.dense, at, within);
         const V head = inside(within, q.head);
         q_heads.add(head);
-        terms.term[0] = head * distance(head, shifted.d);
-        if constexpr (kTerms > 1) terms.term[1] = inside(within, q.tail);
+        terms.term[0] = head * distance(head, d);
+        if constexpr (kTerms<spread> > 1) terms.term[1] = inside(within, q.tail);
       }
       return terms;
-    };
-    const auto on_rise = [&](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
-      if constexpr (spread == Spread::uniform) terms[0].add_number(rise.distances(static_cast<double>(rise.classes)));
-      if constexpr (spread != Spread::none && spread != Spread::uniform) {
-        double q_sum = q_heads.total();
-        if constexpr (kTerms > 1) q_sum += terms[1].total();
-        terms[0].add_number(rise.distances(q_sum));
-      }
     };
     const auto kept = [&] {
       if constexpr (kGrad) {
@@ -258,32 +268,54 @@ struct SoftmaxLinear {
         return nullptr;
       }
     }();
-    const auto [sums, terms, maxima] =
-        lanes.template softmax_pass<kTerms>(input, unit.z, unit.maxima, kept, each, on_rise);
+    if constexpr (kNeedsMaximum<spread>) {
+      constexpr bool kTails = kTerms<spread> > 1;
+      const auto [row, terms, maxima] = lanes.template softmax_pass<kTerms<spread>>(
+          input, unit.z, unit.reference, kept,
+          [&](int64_t at, auto within, Shifted<V> x, V, auto)
+              __attribute__((always_inline)) { return each(at, within, x.d); },
+          [&](const Rise& rise, Sum<V>* terms) __attribute__((always_inline)) {
+            double q_sum = q_heads.total();
+            if constexpr (kTails) q_sum += terms[1].total();
+            terms[0].add_number(rise.distances(q_sum));
+          });
+      unit.sums = row;
+      unit.q_sum = Lanes::total(q_heads);
+      if constexpr (kTails) unit.q_sum = unit.q_sum + Lanes::total(terms.sum[1]);
+      unit.dot = Lanes::total(terms.sum[0]);
+    } else {
+      unit.collected = lanes.template single_pass<kTerms<spread>>(input, unit.z, unit.reference, kept, each);
+    }
     if constexpr (kind == Gradient::in_turn) {
       waiting.finish();
       last = waiting;
     }
-    unit.sums = sums;
-    unit.q_sum = unit.dot = Number(0);
-    if constexpr (spread == Spread::uniform) {
-      unit.q_sum = Number(formula.floor * static_cast<double>(call.classes));
-      unit.dot = Number(formula.floor) * Lanes::total(terms.sum[0]);
-    } else if constexpr (spread != Spread::none) {
-      unit.q_sum = Lanes::total(q_heads);
-      if constexpr (kTerms > 1) unit.q_sum = unit.q_sum + Lanes::total(terms.sum[1]);
-      unit.dot = Lanes::total(terms.sum[0]);
+  }
+
+  /** From a unit's pass to its numbers. */
+  template <Spread spread, Gradient kind>
+  SURPRISAL_FN static void conclude(const Evaluation& call, [[maybe_unused]] const Formula& formula,
+                                    [[maybe_unused]] const Lanes& lanes, Unit<spread>& unit, const R* exponentials) {
+    if constexpr (!kNeedsMaximum<spread>) {
+      const auto& [row, terms, maximum_above] =
+          lanes.template conclude<kTerms<spread>>(unit.reference, unit.collected, unit.z);
+      unit.sums = row;
+      unit.q_sum = unit.dot = Number(0);
+      if constexpr (spread == Spread::uniform) {
+        unit.q_sum = Number(formula.floor * static_cast<double>(call.classes));
+        unit.dot = Number(formula.floor) * Lanes::total(terms.sum[0]) + unit.q_sum * maximum_above;
+      }
     }
     unit.label = {Number(0), Number(0), Number(0)};
     if constexpr (!is_dense(spread)) {
-      unit.label = {class_weights(call, unit.labels) * Number(formula.mass), unit.labels.of(unit.z) - sums.max,
-                    kGrad ? unit.labels.of(exponentials) : Number(0)};
+      unit.label = {class_weights(call, unit.labels) * Number(formula.mass), unit.labels.of(unit.z) - unit.sums.max,
+                    kind != Gradient::none ? unit.labels.of(exponentials) : Number(0)};
     }
   }
 
   template <Spread spread, Gradient kind>
   SURPRISAL_FN static void write(const Problem& problem, const Formula& formula, const Writer& grad,
-                                 const SpreadTarget<spread>& target, const Unit& unit, const R* exponentials,
+                                 const SpreadTarget<spread>& target, const Unit<spread>& unit, const R* exponentials,
                                  Waiting<spread, kind>& waiting) {
     const Number scale = row_scales<R, Number>(problem, unit.labels);
     const Number q_all = unit.q_sum + unit.label.share;

@@ -94,25 +94,39 @@ inline constexpr double kRootsOfTwoTails[16] = {0,           8.18932e-17, -2.793
                                                 5.15483e-17, 1.53414e-17, 4.87516e-17,  1.68549e-17,  1.79013e-17,
                                                 -5.54507e-17};
 
-/** 2^(j/2^B), less j where an index of these low bits will be added with the exponent; and what rounding it lost. */
+/**
+ * 2^(j/2^B), by itself and less j where an index of these low bits will be added with the exponent; what rounding it
+ * lost; and −j.
+ */
 template <class R, int B>
 struct Exp2Table {
   static_assert(B <= 4);
-  typename Format<R>::Int entries[1 << B];
+  using Int = typename Format<R>::Int;
+  R roots[1 << B];
+  Int entries[1 << B];
   R tails[1 << B];
+  Int indices_off[1 << B];
 
-  constexpr Exp2Table() : entries(), tails() {
-    using Int = typename Format<R>::Int;
+  constexpr Exp2Table() : roots(), entries(), tails(), indices_off() {
     for (int j = 0; j < 1 << B; ++j) {
       const double root = kRootsOfTwo[j << (4 - B)];
-      const R entry = static_cast<R>(root);
-      entries[j] = std::bit_cast<Int>(entry) - (static_cast<Int>(j) << (Format<R>::fraction_bits - B));
-      tails[j] = static_cast<R>((root - entry) / root + kRootsOfTwoTails[j << (4 - B)]);
+      roots[j] = static_cast<R>(root);
+      entries[j] = std::bit_cast<Int>(roots[j]) - (static_cast<Int>(j) << (Format<R>::fraction_bits - B));
+      tails[j] = static_cast<R>((root - roots[j]) / root + kRootsOfTwoTails[j << (4 - B)]);
+      indices_off[j] = -static_cast<Int>(j);
     }
   }
 };
 template <class R, int B>
 inline constexpr Exp2Table<R, B> kExp2Table;
+
+/** u = n − x·2^B/ln 2 */
+template <class V>
+SURPRISAL_FN V exp2_fraction(V n, V x) {
+  using R = Scalar<V>;
+  constexpr int B = kTableBits<V>;
+  return residual(residual(n, x, V(kOctavesHead<R, B>)), x, V(kOctavesTail<R, B>));
+}
 
 /** 2^((n − u)/2^B) for `rounded` = n + round_magic. */
 template <class V>
@@ -139,8 +153,7 @@ SURPRISAL_FN V exponential(V x) {
   using F = Format<R>;
   constexpr int B = kTableBits<V>;
   const V rounded = multiply_add(x, V(kOctavesHead<R, B>), V(F::round_magic));
-  const V n = rounded - V(F::round_magic);
-  const V u = residual(residual(n, x, V(kOctavesHead<R, B>)), x, V(kOctavesTail<R, B>));
+  const V u = exp2_fraction(rounded - V(F::round_magic), x);
   return zero_below(x, V(F::exp_lowest), exp2_parts(rounded, u));
 }
 
@@ -161,7 +174,7 @@ class ExponentialBelow {
     const V reduced = m_ - shift_;
     const V n = multiply_add(reduced, V(kOctavesHead<R, B>), V(F::round_magic)) - V(F::round_magic);
     magic_ = V(F::round_magic) - n;
-    u_ = fraction(n, reduced);
+    u_ = exp2_fraction(n, reduced);
   }
 
   /** d = z − m, rounded. */
@@ -172,17 +185,61 @@ class ExponentialBelow {
   SURPRISAL_FN Z operator()(Z z) const {
     const Z d = z - Z(m_);
     const Z rounded = multiply_add(d, Z(kOctavesHead<R, B>), Z(F::round_magic));
-    const Z u = fraction(rounded - Z(magic_), z - Z(shift_)) - Z(u_);
+    const Z u = exp2_fraction(rounded - Z(magic_), z - Z(shift_)) - Z(u_);
     return zero_below(d, Z(F::exp_lowest), exp2_parts(rounded, u));
   }
 
  private:
-  template <class Z>
-  SURPRISAL_FN static Z fraction(Z n, Z z) {
-    return residual(residual(n, z, Z(kOctavesHead<R, B>)), z, Z(kOctavesTail<R, B>));
+  V m_, shift_, magic_, u_;
+};
+
+/**
+ * The same of vectors that all have one m, in fewer operations: 1.7 ulp with tables, 2.5 without. z alone is reduced,
+ * and not the difference: e^(z − m) = 2^((n_z − n_m)/2^B)·2^(u_m/2^B)·2^(−u_z/2^B), where the factor of m is a part of
+ * the table. z may be above m, by 40. 0 where 2^(n_z/2^B)·2^(u_m/2^B) could be subnormal.
+ */
+template <class V>
+class ExponentialBelowOne {
+  using R = Scalar<V>;
+  using F = Format<R>;
+  static constexpr int B = kTableBits<V>;
+
+ public:
+  ExponentialBelowOne() = default;
+  SURPRISAL_FN explicit ExponentialBelowOne(V max) : m_(max) {
+    shift_ = select(absolute(max) > V(F::reducible), max, V(0));
+    const V reduced = max - shift_;
+    const V n = multiply_add(reduced, V(kOctavesHead<R, B>), V(F::round_magic)) - V(F::round_magic);
+    const V u = -exp2_fraction(n, reduced);
+    magic_ = V(F::round_magic) - n;
+    lowest_ = reduced + V(F::exp_lowest + F::ln2 / (2 << B) + R(0.003));
+    const V factor = exp2_series<1>(u) * u;
+    if constexpr (B == 0) {
+      powers_ = V(1) + factor;
+    } else {
+      constexpr const auto& table = kExp2Table<R, B>;
+      const V roots = V::of(table.roots);
+      powers_ = multiply_add(roots, factor + V::of(table.tails), roots);
+      powers_ = add_shifted_bits<F::fraction_bits - B>(powers_, V::of(table.indices_off));
+    }
   }
 
-  V m_, shift_, magic_, u_;
+  /** d = z − m, rounded. */
+  SURPRISAL_FN V difference(V z) const { return z - m_; }
+
+  /** Of a V, or of what several are evaluated in together. */
+  template <class Z>
+  SURPRISAL_FN Z operator()(Z z) const {
+    const Z reduced = z - Z(shift_);
+    const Z rounded = multiply_add(reduced, Z(kOctavesHead<R, B>), Z(magic_));
+    const Z u = exp2_fraction(rounded - Z(magic_), reduced);
+    const Z entry = B == 0 ? Z(powers_) : lookup(powers_, rounded);
+    const Z power = add_shifted_bits<F::fraction_bits - B>(entry, rounded);
+    return zero_below(reduced, Z(lowest_), multiply_add(exp2_series<1>(u) * u, power, power));
+  }
+
+ private:
+  V m_, shift_, magic_, lowest_, powers_;
 };
 
 /**

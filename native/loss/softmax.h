@@ -50,25 +50,30 @@ SURPRISAL_FN Number log_sum_of(Number rest) {
   return log1p_positive(rest);
 }
 
-/** Sums of one row, or of as many rows as a Number has. */
+/**
+ * Sums of one row, or of as many rows as a Number has. Where its exponentials are relative to another number than the
+ * maximum, the `peak` is the maximum's, and the others are worth what they are beside it.
+ */
 template <class Number = double>
 struct RowSums {
   Number max;
-  Number rest;  // S − 1
+  Number rest;  // S − 1, of exponentials relative to the maximum
+  Number peak;
 
   RowSums() = default;
   /** From the exponentials' sum over all classes that are not at the maximum, and the number of those that are. */
-  SURPRISAL_FN RowSums(Number max, Number others, Number maxima)
+  SURPRISAL_FN RowSums(Number max, Number others, Number maxima, Number peak = Number(1))
       // An infinite maximum (or a NaN) makes the row NaN, as in torch: m − m is 0 else.
-      : max(max), rest(others + (maxima - Number(1)) + (max - max)) {}
+      : max(max), rest(others + (maxima - Number(1)) + (max - max)), peak(peak) {}
 
-  SURPRISAL_FN Number inverse() const { return Number(1) / (Number(1) + rest); }
+  /** What makes p of e. */
+  SURPRISAL_FN Number inverse() const { return Number(1) / (peak * (Number(1) + rest)); }
   SURPRISAL_FN Number log_sum() const { return log_sum_of(rest); }
   /** 1 − p of a class with this e. Of many rows the division that inverse() has done does for this too. */
   SURPRISAL_FN Number complement(Number e) const {
-    const Number others = rest + (Number(1) - e);
+    const Number others = peak * rest + (peak - e);
     if constexpr (std::is_arithmetic_v<Number>) {
-      return others / (Number(1) + rest);
+      return others / (peak * (Number(1) + rest));
     } else {
       return others * inverse();
     }
