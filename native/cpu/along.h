@@ -346,13 +346,18 @@ class Along {
                                                  const Reference& exponential, const T* z) const {
     const int lane = first_lane(top == max);
     others.add(select(lane_numbers<V>() == V(static_cast<R>(lane)), V(0), held));
-    int64_t c = static_cast<int64_t>(place.raw[lane]) * (kStretch * V::size) + lane;
+    const int64_t first = static_cast<int64_t>(place.raw[lane]) * (kStretch * V::size) + lane;
+    const int64_t left = (classes_ - first + V::size - 1) / V::size;
+    const int count = static_cast<int>(left < kStretch ? left : kStretch);
+#pragma GCC unroll 8
     for (int begin = 0; begin < kStretch; begin += V::size) {
-      R column[V::size];
-      for (int i = 0; i < V::size; ++i, c += V::size) {
-        column[i] = begin + i < kStretch && c < classes_ ? static_cast<R>(load_one(z + c)) : kLowest;
+      V x(kLowest);
+#pragma GCC unroll 8
+      for (int i = 0; i < (V::size < kStretch ? V::size : kStretch); ++i) {
+        const int at = begin + i < count ? begin + i : 0;
+        x.raw[i] = static_cast<R>(load_one(z + first + at * V::size));
       }
-      const V x = load(column, Full{});
+      x = select(lane_numbers<V>() < V(static_cast<R>(count - begin)), x, V(kLowest));
       others.add(select(x == max, V(0), exponential(x)));
     }
     return others.total();
