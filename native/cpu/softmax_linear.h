@@ -96,6 +96,11 @@ struct SoftmaxLinear {
   static constexpr bool kCanWait =
       Writer::kInSteps && sizeof(R) == 4 && V::size > 4 && (spread == Spread::none || spread == Spread::uniform);
 
+  /** Whether there is code for each kind. Rare targets go without a forward pass of their own: it asks what to write.
+   */
+  template <Spread spread>
+  static constexpr bool kKnowsGradient = spread != Spread::weighted && spread != Spread::mixed;
+
   /** A gradient that goes to memory, of a row alone, waits. In a cache there is nothing to wait for. */
   static bool is_in_turn(const Problem& problem) {
     return problem.streams && group_size(problem.call) == 1 && problem.call.grad_strides.classes == 1;
@@ -130,7 +135,9 @@ struct SoftmaxLinear {
 
   template <Spread spread>
   static double with_grad(const Problem& problem, Block block, const Formula& formula) {
-    if (problem.call.grad == nullptr) return rows<spread, Gradient::none>(problem, block, formula);
+    if constexpr (kKnowsGradient<spread>) {
+      if (problem.call.grad == nullptr) return rows<spread, Gradient::none>(problem, block, formula);
+    }
     if constexpr (kCanWait<spread>) {
       if (is_in_turn(problem)) return rows<spread, Gradient::in_turn>(problem, block, formula);
     }
@@ -148,7 +155,7 @@ struct SoftmaxLinear {
     Writer grad(problem, block, arena);
     typename Lanes::Targets targets(call, block, arena, units);
     const int most = grad.holds_many() && (!is_dense(spread) || targets.holds_many()) ? units : 1;
-    constexpr bool kGrad = kind != Gradient::none;
+    const bool writes = kind != Gradient::none && (kKnowsGradient<spread> || call.grad != nullptr);
     R* exponentials[kMostUnits];
     for (int i = 0; i < buffers(call); ++i) exponentials[i] = arena.take<R>(padded<T>(Lanes::extent(call)));
     Waiting<spread, kind> waiting;
@@ -163,11 +170,11 @@ struct SoftmaxLinear {
         unit.labels = Labels(call, block, next);
         if (!unit.labels.any()) {
           put_row_losses<R>(call, unit.labels, Number(0));
-          if constexpr (kGrad) grad.clear(grad.row(next));
+          if (writes) grad.clear(grad.row(next));
           continue;
         }
         if constexpr (is_dense(spread)) unit.dense = targets.row(next, unit.labels, count);
-        if constexpr (kGrad) unit.dz = grad.row(next);
+        if (writes) unit.dz = grad.row(next);
         unit.z = input.row(next, count);
         if constexpr (kNeedsMaximum<spread>) {
           unit.reference = lanes.maxima(unit.z, count);
@@ -179,7 +186,7 @@ struct SoftmaxLinear {
       for (int i = 0; i < count; ++i) {
         input.expect(next + i * Lanes::kRows);
         if constexpr (is_dense(spread)) targets.expect(next + i * Lanes::kRows);
-        pass<spread, kind>(lanes, input, targets, grad, target, group[i], exponentials[i], waiting);
+        pass<spread, kind>(lanes, input, targets, grad, writes, target, group[i], exponentials[i], waiting);
       }
       for (int i = 0; i < count; ++i) conclude<spread, kind>(call, formula, lanes, group[i], exponentials[i]);
       Number log_sums[kMostUnits];
@@ -194,7 +201,7 @@ struct SoftmaxLinear {
         loss_sum = loss_sum + loss;
         put_row_losses<R>(call, unit.labels, loss);
       }
-      if constexpr (kGrad) {
+      if (writes) {
         for (int i = 0; i < count; ++i) {
           write<spread, kind>(problem, formula, grad, target, group[i], exponentials[i], waiting);
         }
@@ -228,11 +235,11 @@ struct SoftmaxLinear {
 
   template <Spread spread, Gradient kind>
   SURPRISAL_FN static void pass(const Lanes& lanes, const Reader& input, const typename Lanes::Targets& targets,
-                                const Writer& grad, const SpreadTarget<spread>& target, Unit<spread>& unit,
+                                const Writer& grad, bool writes, const SpreadTarget<spread>& target, Unit<spread>& unit,
                                 R* exponentials, Waiting<spread, kind>& last) {
     constexpr bool kGrad = kind != Gradient::none;
     Sum<V> q_heads;  // summed in double
-    if constexpr (kGrad) grad.prepare_ends(unit.dz);
+    if (writes) grad.prepare_ends(unit.dz);
     Waiting<spread, kind> waiting = last;  // in registers
     const bool fetches_targets = lanes.fetches_soon(kGrad);
     const auto ahead = [&] {
@@ -243,7 +250,7 @@ struct SoftmaxLinear {
       }
     }();
     const auto each = [&](int64_t at, auto within, V d) __attribute__((always_inline)) {
-      if constexpr (kGrad) {
+      if (writes) {
         grad.prepare(unit.dz, at);
         if constexpr (kind == Gradient::in_turn) waiting.step();
       }
