@@ -157,6 +157,27 @@ SURPRISAL_FN V exponential(V x) {
   return zero_below(x, V(F::exp_lowest), exp2_parts(rounded, u));
 }
 
+/** An m that others' exponentials are relative to, reduced: n_m + round_magic taken off, and u_m. */
+template <class V>
+struct ReducedMaximum {
+  using F = Format<Scalar<V>>;
+  static constexpr int B = kTableBits<V>;
+
+  V m, shift;  // 0, or m where the reduction of numbers as large would lose digits, but z − m is exact
+  V magic;     // round_magic − n_m: sums with it are n_z − n_m, in the low bits
+  V u;
+
+  ReducedMaximum() = default;
+  SURPRISAL_FN explicit ReducedMaximum(V max)
+      : m(max), shift(select(absolute(max) > V(-2 * F::exp_lowest), max, V(0))), magic(F::round_magic) {
+    const V n = multiply_add(rest(), V(kOctavesHead<Scalar<V>, B>), magic) - magic;
+    magic = magic - n;
+    u = exp2_fraction(n, rest());
+  }
+
+  SURPRISAL_FN V rest() const { return m - shift; }
+};
+
 /**
  * e^(z − m) for the z of a row and its maximum m, as near as exponential(), but to the exact difference's, which z − m
  * as a rounded number has lost. z and m are reduced apart, each exactly: u = (n_z − z·2^B/ln 2) − (n_m − m·2^B/ln 2).
@@ -169,28 +190,22 @@ class ExponentialBelow {
   static constexpr int B = kTableBits<V>;
 
  public:
-  SURPRISAL_FN explicit ExponentialBelow(V max)
-      : m_(max), shift_(select(absolute(max) > V(-2 * F::exp_lowest), max, V(0))), magic_(F::round_magic) {
-    const V reduced = m_ - shift_;
-    const V n = multiply_add(reduced, V(kOctavesHead<R, B>), V(F::round_magic)) - V(F::round_magic);
-    magic_ = V(F::round_magic) - n;
-    u_ = exp2_fraction(n, reduced);
-  }
+  SURPRISAL_FN explicit ExponentialBelow(V max) : max_(max) {}
 
   /** d = z − m, rounded. */
-  SURPRISAL_FN V difference(V z) const { return z - m_; }
+  SURPRISAL_FN V difference(V z) const { return z - max_.m; }
 
   /** Of a V, or of what several are evaluated in together. */
   template <class Z>
   SURPRISAL_FN Z operator()(Z z) const {
-    const Z d = z - Z(m_);
+    const Z d = z - Z(max_.m);
     const Z rounded = multiply_add(d, Z(kOctavesHead<R, B>), Z(F::round_magic));
-    const Z u = exp2_fraction(rounded - Z(magic_), z - Z(shift_)) - Z(u_);
+    const Z u = exp2_fraction(rounded - Z(max_.magic), z - Z(max_.shift)) - Z(max_.u);
     return zero_below(d, Z(F::exp_lowest), exp2_parts(rounded, u));
   }
 
  private:
-  V m_, shift_, magic_, u_;
+  ReducedMaximum<V> max_;
 };
 
 /**
@@ -206,14 +221,9 @@ class ExponentialBelowOne {
 
  public:
   ExponentialBelowOne() = default;
-  SURPRISAL_FN explicit ExponentialBelowOne(V max) : m_(max) {
-    shift_ = select(absolute(max) > V(F::reducible), max, V(0));
-    const V reduced = max - shift_;
-    const V n = multiply_add(reduced, V(kOctavesHead<R, B>), V(F::round_magic)) - V(F::round_magic);
-    const V u = -exp2_fraction(n, reduced);
-    magic_ = V(F::round_magic) - n;
-    lowest_ = reduced + V(F::exp_lowest + F::ln2 / (2 << B) + R(0.003));
-    const V factor = exp2_series<1>(u) * u;
+  SURPRISAL_FN explicit ExponentialBelowOne(V max)
+      : max_(max), lowest_(max_.rest() + V(F::exp_lowest + F::ln2 / (2 << B) + R(0.003))) {
+    const V factor = exp2_series<1>(-max_.u) * -max_.u;
     if constexpr (B == 0) {
       powers_ = V(1) + factor;
     } else {
@@ -225,21 +235,22 @@ class ExponentialBelowOne {
   }
 
   /** d = z − m, rounded. */
-  SURPRISAL_FN V difference(V z) const { return z - m_; }
+  SURPRISAL_FN V difference(V z) const { return z - max_.m; }
 
   /** Of a V, or of what several are evaluated in together. */
   template <class Z>
   SURPRISAL_FN Z operator()(Z z) const {
-    const Z reduced = z - Z(shift_);
-    const Z rounded = multiply_add(reduced, Z(kOctavesHead<R, B>), Z(magic_));
-    const Z u = exp2_fraction(rounded - Z(magic_), reduced);
+    const Z reduced = z - Z(max_.shift);
+    const Z rounded = multiply_add(reduced, Z(kOctavesHead<R, B>), Z(max_.magic));
+    const Z u = exp2_fraction(rounded - Z(max_.magic), reduced);
     const Z entry = B == 0 ? Z(powers_) : lookup(powers_, rounded);
     const Z power = add_shifted_bits<F::fraction_bits - B>(entry, rounded);
     return zero_below(reduced, Z(lowest_), multiply_add(exp2_series<1>(u) * u, power, power));
   }
 
  private:
-  V m_, shift_, magic_, lowest_, powers_;
+  ReducedMaximum<V> max_;
+  V lowest_, powers_;
 };
 
 /**

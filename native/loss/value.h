@@ -182,8 +182,6 @@ struct Format<float> {
   static constexpr float ln2_tail = -2.12194440e-4f;
   /** ln of the smallest normal number: below it e^x is taken as 0. */
   static constexpr float exp_lowest = -87.3365448f;
-  /** Up to this size x·2^B/ln 2 still has the digits that its fraction is worth. */
-  static constexpr float reducible = 174.673090f;
   /** Degree of the series for e^r, |r| ≤ ln 2 / 2^(bits + 1): relative error 1.1e-8 at most, a sixth of half an ulp. */
   SURPRISAL_FN static constexpr int exp_degree(int table_bits) { return table_bits == 0 ? 6 : table_bits == 3 ? 4 : 3; }
   /** Σ c_k·r^k for e^r, |r| ≤ ln 2 / 2: Taylor's first terms, the rest through the Chebyshev nodes of
@@ -208,7 +206,6 @@ struct Format<double> {
   static constexpr double ln2_head = 6.93147180369123816490e-01;
   static constexpr double ln2_tail = 1.90821492927058770002e-10;
   static constexpr double exp_lowest = -708.39641853226408;
-  static constexpr double reducible = 1416.7928370645282;
   /** Relative error 5e-18. */
   SURPRISAL_FN static constexpr int exp_degree(int table_bits) { return table_bits == 0 ? 13 : 7; }
   /** Σ c_k·r^k for e^r, |r| ≤ ln 2 / 16, through the Chebyshev nodes of (e^r − 1)/r. */
