@@ -189,7 +189,7 @@ class Along {
         const R largest = further_maximum(z, begin, end, maxima.stretches);
         if (largest > max) {
           if (max != kLowest) {
-            const Rise rise = rise_to(largest, max, begin, all_sums.sum[0].total(), total(all_at_maximum));
+            const Rise rise = rise_to(largest, max, all_sums.sum[0].total(), total(all_at_maximum));
             all_sums.sum[0].add_number(rise.maxima);
             all_sums.sum[0].scale(rise.factor);
             on_rise(rise, all_sums.sum + 1);
@@ -410,8 +410,8 @@ class Along {
     return chunk_maximum(z, begin, end, stretches);
   }
 
-  __attribute__((noinline)) static Rise rise_to(R largest, R max, int64_t classes, double rest, double maxima) {
-    return Rise(classes, max, largest, rest, maxima);
+  __attribute__((noinline)) static Rise rise_to(R largest, R max, double rest, double maxima) {
+    return Rise(max, largest, rest, maxima);
   }
 
   /** Makes exponentials relative to the maximum of their time those of the row's. */

@@ -33,12 +33,11 @@ SURPRISAL_FN V rest_term(V z, V m, V e) {
  * double. All logits so far are below m', so those that were at the maximum go to the rest.
  */
 struct Rise {
-  int64_t classes;      // so far
   double by, factor;    // m' − m and e^(m − m')
   double rest, maxima;  // of the classes so far: Σ e below their maximum, and how many are at it
 
-  SURPRISAL_FN Rise(int64_t classes, double m, double larger, double rest, double maxima)
-      : classes(classes), by(larger - m), factor(exponential(-by)), rest(rest), maxima(maxima) {}
+  SURPRISAL_FN Rise(double m, double larger, double rest, double maxima)
+      : by(larger - m), factor(exponential(-by)), rest(rest), maxima(maxima) {}
 
   /** What Σ q·(m − z) of the classes so far grows by, from their Σ q. */
   SURPRISAL_FN double distances(double q_sum) const { return q_sum == 0 ? 0 : q_sum * by; }
